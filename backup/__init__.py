@@ -1,0 +1,1 @@
+"""The application: server-free backup and restore."""

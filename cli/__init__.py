@@ -1,0 +1,1 @@
+"""The `serverfree` command: assembles the verbs that each package offers."""

@@ -1,0 +1,1 @@
+"""The copy manager: validate, plan, run (SPC-4 5.17)."""

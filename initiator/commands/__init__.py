@@ -1,0 +1,1 @@
+"""The `serverfree` verbs of the initiator, one file each."""

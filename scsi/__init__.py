@@ -1,0 +1,1 @@
+"""The SCSI vocabulary: commands, sense, pages, parameter lists. No I/O, no clocks, no state."""

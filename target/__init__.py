@@ -1,0 +1,1 @@
+"""The iSCSI target: portals, connections, logical units and what they store."""

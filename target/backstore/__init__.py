@@ -1,0 +1,1 @@
+"""Storage that knows no CDB and no sense."""

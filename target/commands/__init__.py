@@ -1,0 +1,1 @@
+"""The `serverfree` verbs that serve: target, datamover."""

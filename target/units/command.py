@@ -1,0 +1,90 @@
+"""What passes between a transport and a logical unit: a command in, a reply out."""
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+from serverfree.scsi.device import Buffer
+from serverfree.scsi.sense import Asc, Sense
+from serverfree.scsi.status import Status
+
+
+@dataclass(frozen=True, slots=True)
+class Nexus:
+    """An I_T nexus (SAM-5 4.8): initiator port name and target port name as the transport has them.
+
+    Unit attentions, reservations and copy list identifiers are kept per nexus.
+    """
+
+    initiator: str
+    target: str
+
+
+@dataclass(slots=True)
+class Command:
+    """A command as a logical unit sees it: complete, with all the data that came out for it.
+
+    `data_out` is valid until `execute` returns and may hold less than the CDB asks for (the
+    initiator's Expected Data Transfer Length was short): the unit then uses whole blocks of it.
+    `data_in_length` is how much the initiator will take; the unit need not cut its reply to it.
+    `aborted` is set by task management while the command runs; long operations look at it between
+    steps and stop.
+    """
+
+    nexus: Nexus
+    cdb: bytes
+    data_out: Buffer = b""
+    data_in_length: int = 0
+    aborted: bool = False
+
+
+@dataclass(slots=True)
+class Reply:
+    """How a command ended. Data may come with CHECK CONDITION (a short tape block)."""
+
+    data: Buffer = b""
+    status: Status = Status.GOOD
+    sense: Sense | None = None
+
+
+class Lane(Enum):
+    """Where a command may run (design: nothing that can block holds up a connection)."""
+
+    INLINE = 1  # short and from memory or page cache: on the connection's own thread
+    QUEUED = 2  # may wait for a device: on the unit's worker, in order
+    DETACHED = 3  # runs for long (a copy): on a thread of its own, the unit stays usable
+
+
+class LogicalUnit(Protocol):
+    """What a transport needs of a logical unit."""
+
+    name: str
+    kind: str  # "disk", "tape", "copy-manager", "snapshot": as the ready line prints it
+    device_type: int  # PERIPHERAL DEVICE TYPE, SPC-4 table 143
+
+    def lane(self, cdb: bytes) -> Lane:
+        """Return where this CDB may run. Cheap; never raises."""
+
+    def data_out_length(self, cdb: bytes) -> int:
+        """Return how many bytes the CDB transfers out, 0 if none or if it will be refused.
+
+        Asked before data is solicited, so that a refused CDB never costs its data.
+        """
+
+    def execute(self, command: Command) -> Reply:
+        """Run a command to its end. Never raises: every error is a status with its sense."""
+
+    def attach(self, nexus: Nexus) -> None:
+        """A nexus has come up: it has a power-on unit attention to hear."""
+
+    def detach(self, nexus: Nexus) -> None:
+        """A nexus is lost: what was kept for it goes."""
+
+    def raise_attention(self, asc: Asc, *, but: Nexus | None = None) -> None:
+        """Queue a unit attention for every attached nexus except `but`."""
+
+    def reset(self) -> None:
+        """LOGICAL UNIT RESET (SAM-5 6.3.3); attentions for all nexuses."""
+
+    def close(self) -> None:
+        """Put everything acknowledged on stable storage and let go of it."""
