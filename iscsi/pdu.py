@@ -86,7 +86,8 @@ class NopIn:
 
     @classmethod
     def unpack(cls, bhs: Buffer, data: Buffer) -> "NopIn":
-        return cls(*cls.LAYOUT.unpack_from(bhs)[4:], data=data)
+        lun, itt, ttt, stat_sn, exp_cmd_sn, max_cmd_sn = cls.LAYOUT.unpack_from(bhs)[4:]
+        return cls(lun, itt, ttt, stat_sn, exp_cmd_sn, max_cmd_sn, data)
 
 
 @dataclass(slots=True)
@@ -466,8 +467,8 @@ class AsyncMessage:
 
     @classmethod
     def unpack(cls, bhs: Buffer, data: Buffer) -> "AsyncMessage":
-        fields = cls.LAYOUT.unpack_from(bhs)
-        return cls(fields[4], *fields[6:], data=data)
+        lun, _, stat_sn, exp_cmd_sn, max_cmd_sn, *event = cls.LAYOUT.unpack_from(bhs)[4:]
+        return cls(lun, stat_sn, exp_cmd_sn, max_cmd_sn, *event, data=data)
 
 
 @dataclass(slots=True)

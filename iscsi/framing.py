@@ -1,0 +1,128 @@
+"""Bytes to PDUs, without copies where it matters (RFC 7143 11.1, 11.2).
+
+A connection receives into one fixed buffer and decodes every complete PDU in it. A data segment
+that is still arriving may be placed: its owner names the memory where it belongs, and the rest is
+received straight into it. So a large write costs one copy, from the kernel into the task's buffer,
+and a small one none: it is used where it lies.
+"""
+
+from collections.abc import Callable
+from struct import Struct
+
+from serverfree.iscsi.codes import BHS_LENGTH
+from serverfree.iscsi.errors import ProtocolError
+
+_LENGTHS = Struct(">I")
+_PAD = (b"", b"\0\0\0", b"\0\0", b"\0")
+
+# Below this the copy out of the receive buffer is cheaper than a scattered receive.
+_WORTH_PLACING = 8192
+
+RECEIVE_BUFFER = 1 << 20  # 1 MiB: a queue of 32 commands of 4 KiB, or several 256 KiB segments
+
+Placement = Callable[[memoryview, int], memoryview | None]
+RawPdu = tuple[memoryview, memoryview, memoryview]
+
+
+def padding(length: int) -> bytes:
+    """Return the zero bytes that follow a data segment of this length (11.2.3)."""
+    return _PAD[length & 3]
+
+
+class Receiver:
+    """Where received bytes go, and the PDUs that they make.
+
+    Use: receive into `buffers()`, say how much came with `received(n)`, then take PDUs with
+    `next_pdu()` until it says None. The views it hands out are good until `buffers()` is called
+    again. Memory is fixed: the receive buffer, whatever the peer sends.
+    """
+
+    def __init__(self, max_data_segment_length: int, size: int = RECEIVE_BUFFER) -> None:
+        """`max_data_segment_length` is what we declared (8192 until login has said otherwise)."""
+        self.max_data_segment_length = max_data_segment_length
+        self.place: Placement | None = None
+        self._memory = memoryview(bytearray(size))
+        self._start = 0
+        self._end = 0
+        # A placed segment that is still arriving: its header, all of it, and what is missing.
+        self._placed: RawPdu | None = None
+        self._missing: memoryview | None = None
+        self._pad = 0
+
+    def buffers(self) -> list[memoryview]:
+        """Return where the next bytes go, in order; never empty, invalidates earlier views."""
+        start, end, memory = self._start, self._end, self._memory
+        if start == end:
+            self._start = self._end = start = end = 0
+        elif start:
+            memory[: end - start] = memory[start:end]
+            self._start, self._end = 0, end - start
+            end -= start
+        if self._missing is not None:
+            return [self._missing, memory[end:]]
+        return [memory[end:]] if end else [memory]
+
+    def received(self, count: int) -> None:
+        """`count` bytes have been put into `buffers()`, filling them in order."""
+        if self._missing is not None:
+            taken = min(count, len(self._missing))
+            self._missing = self._missing[taken:] if taken < len(self._missing) else None
+            count -= taken
+        self._end += count
+
+    def next_pdu(self) -> RawPdu | None:
+        """Return header, additional headers and data segment of the next complete PDU.
+
+        Raises ProtocolError for a data segment longer than was declared: the stream cannot be
+        trusted from there on.
+        """
+        if self._placed is not None:
+            return self._finish_placed()
+        start, memory = self._start, self._memory
+        available = self._end - start
+        if available < BHS_LENGTH:
+            return None
+        (lengths,) = _LENGTHS.unpack_from(memory, start + 4)
+        data_length = lengths & 0xFFFFFF
+        if data_length > self.max_data_segment_length:
+            raise ProtocolError(
+                f"data segment of {data_length} bytes, {self.max_data_segment_length} declared"
+            )
+        head = start + BHS_LENGTH + (lengths >> 24) * 4
+        data_end = head + data_length
+        following = data_end + (-data_length & 3)
+        if following <= self._end:
+            self._start = following
+            return (
+                memory[start : start + BHS_LENGTH],
+                memory[start + BHS_LENGTH : head],
+                memory[head:data_end],
+            )
+        if data_length >= _WORTH_PLACING and self.place is not None and head <= self._end:
+            self._begin_placed(start, head, data_length)
+        return None
+
+    def _begin_placed(self, start: int, head: int, data_length: int) -> None:
+        memory = self._memory
+        assert self.place is not None
+        destination = self.place(memory[start : start + BHS_LENGTH], data_length)
+        if destination is None:
+            return
+        here = min(self._end - head, data_length)
+        destination[:here] = memory[head : head + here]
+        self._start = head + here
+        self._pad = -data_length & 3
+        self._missing = destination[here:] if here < data_length else None
+        # The header is kept by copy: the receive buffer moves on while the segment arrives.
+        self._placed = (
+            memoryview(bytes(memory[start : start + BHS_LENGTH])),
+            memoryview(bytes(memory[start + BHS_LENGTH : head])),
+            destination,
+        )
+
+    def _finish_placed(self) -> RawPdu | None:
+        if self._missing is not None or self._end - self._start < self._pad:
+            return None
+        self._start += self._pad
+        placed, self._placed = self._placed, None
+        return placed
