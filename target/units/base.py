@@ -1,0 +1,202 @@
+"""The gate: every command of every logical unit is judged here, once, before it runs."""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+from serverfree.scsi.designator import Designator, locally_assigned
+from serverfree.scsi.errors import (
+    CheckCondition,
+    ScsiError,
+    illegal_request,
+    invalid_field_in_parameter_list,
+)
+from serverfree.scsi.inquiry import DeviceType, StandardInquiry, VersionDescriptor
+from serverfree.scsi.mode import ModePage
+from serverfree.scsi.sense import Asc, Sense, SenseKey
+from serverfree.scsi.status import Status
+from serverfree.scsi.vpd import DeviceIdentification, UnitSerialNumber
+from serverfree.target.units.attention import Attentions
+from serverfree.target.units.command import Command, Lane, Nexus, Reply
+from serverfree.target.units.table import Dispatch, Row, Table, merge_tables, table_of
+
+if TYPE_CHECKING:
+    from serverfree.target.units.third_party import ThirdPartyCopy
+
+__all__ = ["Row", "Table", "Unit", "merge_tables", "table_of"]
+
+log = logging.getLogger(__name__)
+
+VENDOR = "SRVFREE"
+REVISION = "0001"
+
+
+class Unit:
+    """A logical unit: its opcode table, its identity, its unit attentions.
+
+    A subclass states its `TABLE` (merge_tables(PRIMARY_TABLE, ...)), `kind`, `device_type`,
+    `product`, and overrides the hooks below. Rows run functions or methods that get the unit and
+    the command; they see only commands whose bits the row honours, from nexuses with nothing to
+    be told first. `execute` may be called from several threads at once.
+
+    `name` is unique within `target`, the name of the target that shows the unit; both together
+    make the designator, which so survives restarts.
+    """
+
+    TABLE: ClassVar[Table] = {}
+    kind: str = "unit"
+    device_type: int = DeviceType.UNKNOWN
+    product: str = ""
+    version_descriptors: ClassVar[tuple[VersionDescriptor, ...]] = (
+        VersionDescriptor.SAM_5,
+        VersionDescriptor.SPC_4,
+        VersionDescriptor.ISCSI,
+    )
+
+    def __init__(self, name: str, *, target: str = "") -> None:
+        self.name = name
+        self.designator: Designator = locally_assigned(target, name)
+        self.serial: str = self.designator.identifier.hex().upper()
+        self.lun_inventory: Callable[[], Sequence[int]] = lambda: (0,)
+        """The LUNs that REPORT LUNS lists; the target replaces it."""
+        self.attentions = Attentions()
+        self._copy_manager: ThirdPartyCopy | None = None
+        self._dispatch = Dispatch(self, self.TABLE)
+
+    # What a subclass says of itself
+
+    def standard_inquiry(self) -> StandardInquiry:
+        """Return the standard INQUIRY data."""
+        return StandardInquiry(
+            device_type=self.device_type,
+            third_party_copy=self._copy_manager is not None,
+            vendor=VENDOR,
+            product=self.product,
+            revision=REVISION,
+            version_descriptors=self.version_descriptors,
+        )
+
+    def vpd_pages(self) -> dict[int, bytes]:
+        """Return the vital product data pages by page code, whole, without page 00h.
+
+        Byte 0 of each is filled in by INQUIRY.
+        """
+        pages = {
+            UnitSerialNumber.PAGE_CODE: UnitSerialNumber(self.serial).pack(),
+            DeviceIdentification.PAGE_CODE: DeviceIdentification((self.designator,)).pack(),
+        }
+        if self._copy_manager is not None:
+            page = bytes(self._copy_manager.vpd_page())
+            pages[page[1]] = page
+        return pages
+
+    def mode_pages(self) -> Sequence[ModePage]:
+        """Return the mode pages, in ascending order of page code."""
+        return ()
+
+    def mode_medium(self) -> tuple[int, int]:
+        """Return MEDIUM TYPE and DEVICE-SPECIFIC PARAMETER of the mode parameter header."""
+        return 0, 0
+
+    def mode_block_descriptor(self, *, long_lba: bool) -> bytes:
+        """Return the mode parameter block descriptor; none by default."""
+        return b""
+
+    def select_mode_page(self, page: bytes) -> None:
+        """Take a page from MODE SELECT, of known code and length and changed only where allowed.
+
+        May raise ScsiError. When it returns, other nexuses are told that mode parameters changed.
+        """
+        raise illegal_request(Asc.INVALID_FIELD_IN_PARAMETER_LIST)
+
+    def select_block_descriptor(self, descriptor: bytes, offset: int) -> None:
+        """Take a block descriptor from MODE SELECT; it lies `offset` bytes into the list.
+
+        By default only the present one is welcome.
+        """
+        present = self.mode_block_descriptor(long_lba=len(descriptor) == 16)
+        if descriptor != present:
+            raise invalid_field_in_parameter_list(offset)
+
+    def require_ready(self) -> None:
+        """Raise the NOT READY sense of a unit that has no medium; TEST UNIT READY asks."""
+
+    # Third-party copy
+
+    @property
+    def copy_manager(self) -> "ThirdPartyCopy | None":
+        """What answers EXTENDED COPY and RECEIVE COPY RESULTS here; set once, before use."""
+        return self._copy_manager
+
+    @copy_manager.setter
+    def copy_manager(self, manager: "ThirdPartyCopy | None") -> None:
+        self._copy_manager = manager
+        self._dispatch = Dispatch(self, self.TABLE)
+
+    # The gate
+
+    def execute(self, command: Command) -> Reply:
+        """Run a command to its end. Never raises: every error is a status with its sense."""
+        try:
+            entry = self._dispatch.find(command.cdb)
+            # `pending` is empty but for the first command of a nexus: one truth test.
+            if self.attentions.pending and not entry.row.in_attention:
+                asc = self.attentions.take(command.nexus)
+                if asc is not None:
+                    return _check_condition(Sense(SenseKey.UNIT_ATTENTION, asc))
+            outcome = entry.run(self, command)
+            if isinstance(outcome, Reply):
+                return outcome
+            return Reply(outcome) if outcome is not None else Reply()
+        except CheckCondition as error:
+            return _check_condition(error.sense)
+        except ScsiError as error:
+            return Reply(status=error.status)
+        except Exception:
+            log.exception("%s: command %s failed", self.name, bytes(command.cdb).hex(" "))
+            return _check_condition(Sense(SenseKey.HARDWARE_ERROR, Asc.INTERNAL_TARGET_FAILURE))
+
+    def lane(self, cdb: bytes) -> Lane:
+        """Return where this CDB may run. Cheap; never raises."""
+        try:
+            lane = self._dispatch.find(cdb).row.lane
+        except ScsiError:
+            return Lane.INLINE
+        return lane if isinstance(lane, Lane) else lane(self, cdb)
+
+    def data_out_length(self, cdb: bytes) -> int:
+        """Return how many bytes the CDB transfers out, 0 if none or if it will be refused."""
+        try:
+            length = self._dispatch.find(cdb).row.data_out
+            return length(self, cdb) if length is not None else 0
+        except ScsiError:
+            return 0
+
+    # What the transport tells
+
+    def attach(self, nexus: Nexus) -> None:
+        """A nexus has come up: it has a power-on unit attention to hear."""
+        self.attentions.attach(nexus)
+
+    def detach(self, nexus: Nexus) -> None:
+        """A nexus is lost: what was kept for it goes."""
+        self.attentions.detach(nexus)
+        if self._copy_manager is not None:
+            self._copy_manager.forget(nexus)
+
+    def raise_attention(self, asc: Asc, *, but: Nexus | None = None) -> None:
+        """Queue a unit attention for every attached nexus except `but`."""
+        self.attentions.establish(asc, but)
+
+    def reset(self) -> None:
+        """LOGICAL UNIT RESET (SAM-5 6.3.3): volatile settings go back, every nexus is told."""
+        if self._copy_manager is not None:
+            self._copy_manager.reset()
+        self.raise_attention(Asc.BUS_DEVICE_RESET_FUNCTION_OCCURRED)
+
+    def close(self) -> None:
+        """Put everything acknowledged on stable storage and let go of it."""
+
+
+def _check_condition(sense: Sense) -> Reply:
+    return Reply(status=Status.CHECK_CONDITION, sense=sense)
