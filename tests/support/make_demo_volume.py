@@ -24,7 +24,7 @@ WORDS = (
     "archive block cartridge copy designator descriptor disk drive extent filemark initiator "
     "inline journal library manager medium position record residue restore segment sense server "
     "snapshot source storage stream tape target transfer unit volume write"
-).split()
+)
 
 
 def prose(generator: random.Random, words: int) -> str:
@@ -32,7 +32,7 @@ def prose(generator: random.Random, words: int) -> str:
     lines: list[str] = []
     while words > 0:
         count = min(words, generator.randint(6, 14))
-        lines.append(" ".join(generator.choices(WORDS, k=count)).capitalize() + ".")
+        lines.append(" ".join(generator.choices(WORDS.split(), k=count)).capitalize() + ".")
         words -= count
     return "\n".join(lines) + "\n"
 
@@ -46,7 +46,7 @@ def write_documents(top: Path, generator: random.Random) -> None:
         letter = letters / f"letter {number:03}.txt"
         letter.write_text(prose(generator, generator.randint(10, 80)))
     shutil.copy(ROOT / "LICENSE", documents / "LICENSE.txt")
-    (documents / "Übersicht – 概要.txt").write_text(prose(generator, 40))
+    (documents / "Übersicht 概要.txt").write_text(prose(generator, 40))
     (documents / "empty.txt").touch()
     (top / "Nothing here").mkdir()
     report = documents / "report.txt"
@@ -72,7 +72,7 @@ def write_survey(top: Path, generator: random.Random) -> None:
     survey.mkdir(parents=True)
     files = [(survey / f"station-{n}.csv").open("w", newline="") for n in range(4)]
     writers = [csv.writer(file) for file in files]
-    for minute in range(0, 60_000):
+    for minute in range(60_000):
         for station, writer in enumerate(writers):
             writer.writerow((minute, station, (minute * (station + 3)) % 997, "ok"))
         if minute % 6_000 == 0:
