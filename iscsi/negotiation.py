@@ -1,7 +1,8 @@
 """What two iSCSI nodes agree on: every key of RFC 7143 section 13 as one row, and the rules of 6.2.
 
 The table says of a key what kind it is, its default and range, when it may be sent and in which
-sessions it has a meaning. `Negotiation` walks the table for either role; it knows no key by name.
+sessions it has a meaning. `Negotiation` walks the table for either role; the one key it knows by
+name is MaxRecvDataSegmentLength, which both sides declare and each keeps twice: ours and theirs.
 """
 
 from collections.abc import Callable, Iterable
@@ -238,7 +239,9 @@ class Negotiation:
                 continue
             value = self._wish(key)
             pairs.append((name, value))
-            if key.kind is not Kind.DECLARED:
+            if key.kind is Kind.DECLARED:
+                self.parameters.max_recv_data_segment_length = int(value)
+            else:
                 self._proposed[name] = value
         return pairs
 
@@ -266,7 +269,6 @@ class Negotiation:
         outcome = self.parameters
         # 13.14: FirstBurstLength MUST NOT exceed MaxBurstLength, which a default may.
         outcome.first_burst_length = min(outcome.first_burst_length, outcome.max_burst_length)
-        outcome.max_recv_data_segment_length = self.offer.max_recv_data_segment_length
         return outcome
 
     def _wish(self, key: Key) -> str:
