@@ -1,0 +1,258 @@
+"""The record log of a tape partition: `partN.log`, append-only, checked, readable both ways.
+
+All numbers are little-endian. After a file header the log holds one record per logical object:
+
+    header   64 bytes  what the record is, where it belongs, a CRC32C of these 60 bytes
+    payload            the logical block; nothing for a filemark
+    trailer   8 bytes  stored length, and a CRC32C of header, payload and that length
+
+The length in the trailer lets a reader walk backwards, its CRC shows a torn or damaged record. The
+CRC stands last, so the CRC32C of a whole good record is the polynomial's constant residue: one
+read and one call check everything. Because the header is under it, a payload can never be taken
+for that of another block.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from struct import Struct
+
+import google_crc32c
+
+from serverfree.scsi.device import Buffer
+from serverfree.target.backstore.cartridge_errors import CartridgeError
+
+crc32c = google_crc32c.value
+crc32c_extend = google_crc32c.extend
+
+VERSION = 1
+_RESIDUE = 0x48674BC7  # CRC32C of any message that ends with its own CRC32C
+
+_FILE_HEADER = Struct("<8sHH16s32xI")
+_FILE_MAGIC = b"SRVFTAPE"
+LOG_START = _FILE_HEADER.size
+
+# magic, version, type, flags, block, file, plain and stored length, previous record, generation,
+# cartridge; nothing sets flags or makes the lengths differ yet (compression will)
+_HEADER = Struct("<4sBBHQQIIQI8s8x")
+_MAGIC = b"\xabSFR"
+_CRC = Struct("<I")
+_TRAILER = Struct("<II")
+HEADER_LENGTH = _HEADER.size + _CRC.size
+OVERHEAD = HEADER_LENGTH + _TRAILER.size  # bytes of log that a record takes beside its payload
+NO_PREVIOUS = 0
+
+MAX_RECORD = 0xFFFFFF  # what a READ(6) can ask for
+_IOV_MAX = 1024
+_SEARCH_CHUNK = 1 << 20
+
+
+class RecordType(IntEnum):
+    """What a record is."""
+
+    DATA = 1
+    FILEMARK = 2
+    LOST = 255  # never in a log: stands in an index for an object whose record cannot be found
+
+
+@dataclass(slots=True)
+class RecordHeader:
+    """A record's header, its CRC checked.
+
+    `block` counts logical objects (blocks and filemarks) before it, `file` the filemarks before
+    it. `previous` is the offset of the record before, `NO_PREVIOUS` for the first. `generation`
+    says which overwrite of the partition wrote it.
+    """
+
+    type: int
+    block: int
+    file: int
+    length: int
+    stored_length: int
+    previous: int
+    generation: int
+
+    @property
+    def record_length(self) -> int:
+        """Bytes of log from this header to the next."""
+        return self.stored_length + OVERHEAD
+
+
+class RecordLog:
+    """An open `partN.log`. Knows records and their bytes, not which of them count."""
+
+    def __init__(self, path: Path, fd: int, cartridge: bytes) -> None:
+        self.path = path
+        self.fd = fd
+        self._salt = cartridge[:8]
+
+    @classmethod
+    def create(cls, path: Path, partition: int, cartridge: bytes) -> None:
+        """Make a log without records and put it on stable storage."""
+        head = _FILE_HEADER.pack(_FILE_MAGIC, VERSION, partition, cartridge, 0)[: -_CRC.size]
+        with path.open("wb") as file:
+            file.write(head + _CRC.pack(crc32c(head)))
+            file.flush()
+            os.fsync(file.fileno())
+
+    @classmethod
+    def open(cls, path: Path, partition: int, cartridge: bytes) -> "RecordLog":
+        """Open a log. Raises CartridgeError unless it is this partition's log of this cartridge."""
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except OSError as error:
+            raise CartridgeError(f"{path}: {error.strerror}") from error
+        log = cls(path, fd, cartridge)
+        try:
+            log._check_file_header(partition, cartridge)
+        except BaseException:
+            os.close(fd)
+            raise
+        return log
+
+    def _check_file_header(self, partition: int, cartridge: bytes) -> None:
+        raw = os.pread(self.fd, LOG_START, 0)
+        # A damaged file header harms no record: what it says is also in the superblocks and in
+        # each record. Only a sound header that says otherwise means that files were mixed up.
+        if len(raw) < LOG_START or crc32c(raw[: -_CRC.size]) != _CRC.unpack(raw[-_CRC.size :])[0]:
+            return
+        magic, version, number, owner, _ = _FILE_HEADER.unpack(raw)
+        if magic != _FILE_MAGIC or version != VERSION:
+            raise CartridgeError(f"{self.path}: not a version {VERSION} record log")
+        if (number, owner) != (partition, cartridge):
+            raise CartridgeError(f"{self.path}: belongs to another cartridge or partition")
+
+    def pack(
+        self,
+        kind: RecordType,
+        block: int,
+        file: int,
+        payload: bytes,
+        previous: int,
+        generation: int,
+    ) -> tuple[bytes, bytes, bytes]:
+        """Return a record as header, payload and trailer. The payload is not copied."""
+        length = len(payload)
+        head = _HEADER.pack(
+            _MAGIC,
+            VERSION,
+            kind,
+            0,
+            block,
+            file,
+            length,
+            length,
+            previous,
+            generation,
+            self._salt,
+        )
+        head += _CRC.pack(crc32c(head))
+        stored = _CRC.pack(length)
+        crc = crc32c_extend(crc32c_extend(crc32c(head), payload), stored)
+        return head, payload, stored + _CRC.pack(crc)
+
+    def write(self, pieces: Sequence[Buffer], offset: int) -> None:
+        """Write the pieces one behind the other, in one system call. Raises OSError."""
+        if len(pieces) > _IOV_MAX:
+            pieces = [b"".join(pieces)]
+        written = os.pwritev(self.fd, pieces, offset)
+        total = sum(map(len, pieces))
+        if written < total:
+            rest = memoryview(b"".join(pieces))
+            while written < total:
+                # Where the file system is full this raises what is wrong.
+                written += os.pwrite(self.fd, rest[written:], offset + written)
+
+    def read_header(self, offset: int) -> RecordHeader | None:
+        """Return the header of the record that starts here, None if there is no sound one."""
+        try:
+            raw = os.pread(self.fd, HEADER_LENGTH, offset)
+        except OSError:
+            return None
+        return self._unpack_header(raw)
+
+    def _unpack_header(self, raw: bytes) -> RecordHeader | None:
+        if len(raw) < HEADER_LENGTH:
+            return None
+        if crc32c(raw[: _HEADER.size]) != _CRC.unpack_from(raw, _HEADER.size)[0]:
+            return None
+        (
+            magic,
+            version,
+            kind,
+            flags,
+            block,
+            file,
+            length,
+            stored_length,
+            previous,
+            generation,
+            salt,
+        ) = _HEADER.unpack_from(raw)
+        if (magic, version, flags, salt) != (_MAGIC, VERSION, 0, self._salt):
+            return None
+        return RecordHeader(kind, block, file, length, stored_length, previous, generation)
+
+    def read_whole(self, offset: int, stored_length: int) -> bytes | None:
+        """Return a record from header to trailer if every bit of it is as written, else None."""
+        try:
+            raw = os.pread(self.fd, stored_length + OVERHEAD, offset)
+        except OSError:
+            return None
+        if len(raw) != stored_length + OVERHEAD or crc32c(raw) != _RESIDUE:
+            return None
+        return raw
+
+    def is_record(self, raw: bytes, kind: int, block: int, generation: int) -> bool:
+        """Return whether a whole record is the one meant."""
+        magic, _, its_kind, _, its_block, _, length, _, _, its_generation, salt = (
+            _HEADER.unpack_from(raw)
+        )
+        return (magic, its_kind, its_block, its_generation, length, salt) == (
+            _MAGIC,
+            kind,
+            block,
+            generation,
+            len(raw) - OVERHEAD,
+            self._salt,
+        )
+
+    def find_next(
+        self, offset: int, end: int, block: int, generation: int
+    ) -> tuple[int, RecordHeader] | None:
+        """Look for the next sound record header behind a damaged one, before `end`.
+
+        Only a header of a later block and no earlier generation is one: payloads may well hold
+        copies of this very log, but what was copied into a record is older than the record.
+        """
+        at = offset
+        while at < end:
+            chunk = os.pread(self.fd, min(_SEARCH_CHUNK + HEADER_LENGTH, end - at), at)
+            if not chunk:
+                return None
+            found = chunk.find(_MAGIC)
+            while found >= 0:
+                header = self._unpack_header(chunk[found : found + HEADER_LENGTH])
+                if header and header.block > block and header.generation >= generation:
+                    return at + found, header
+                found = chunk.find(_MAGIC, found + 1)
+            at += _SEARCH_CHUNK
+        return None
+
+    def size(self) -> int:
+        """Bytes in the log file."""
+        return os.fstat(self.fd).st_size
+
+    def truncate(self, offset: int) -> None:
+        """Drop everything from `offset` on."""
+        os.ftruncate(self.fd, offset)
+
+    def sync(self) -> None:
+        """Return when what was written is on stable storage."""
+        os.fdatasync(self.fd)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        os.close(self.fd)

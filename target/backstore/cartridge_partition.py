@@ -1,0 +1,377 @@
+"""One partition of a cartridge: logical objects in order, an end of data, and how they last.
+
+Logical objects are numbered from 0, blocks and filemarks alike (SSC-4 4.2.6). Objects can be added
+only at the end of data; `cut` moves that end back first where a tape is overwritten.
+"""
+
+import errno
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from serverfree.scsi.device import Buffer
+from serverfree.target.backstore.cartridge_errors import (
+    DamagedRecord,
+    IndexDamaged,
+    NoRoom,
+    WriteFailed,
+)
+from serverfree.target.backstore.cartridge_index import BlockIndex, Entry, pack_entry
+from serverfree.target.backstore.cartridge_log import (
+    HEADER_LENGTH,
+    LOG_START,
+    MAX_RECORD,
+    NO_PREVIOUS,
+    OVERHEAD,
+    RecordHeader,
+    RecordLog,
+    RecordType,
+)
+from serverfree.target.backstore.cartridge_state import PartitionState
+
+_logger = logging.getLogger("serverfree.cartridge")
+
+_TRAILER_LENGTH = OVERHEAD - HEADER_LENGTH
+_BATCH = 1024  # filemarks written, or index entries rebuilt, at a time
+_OUT_OF_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Where a partition's log must end, and from where on early warning is given."""
+
+    capacity: int
+    early_warning: int
+
+
+class Partition:
+    """The objects of one partition. Used by one thread at a time.
+
+    `publish` puts a partition's state on stable storage within the cartridge's superblock.
+    """
+
+    def __init__(
+        self,
+        log: RecordLog,
+        index: BlockIndex,
+        state: PartitionState,
+        limits: Limits,
+        publish: Callable[[PartitionState], None],
+    ) -> None:
+        self._log = log
+        self._index = index
+        self._publish = publish
+        self._published = state
+        self._now = state
+        self._limits = limits
+        self._failed: OSError | None = None
+        self._open_index()
+        self._scan_tail()
+
+    # Where things are
+
+    @property
+    def eod(self) -> int:
+        """How many objects there are: the number of the position at end of data."""
+        return self._now.eod
+
+    @property
+    def used(self) -> int:
+        """Native bytes in use: every record with its header and trailer."""
+        return self._now.offset - LOG_START
+
+    @property
+    def generation(self) -> int:
+        """Grows by one with each `cut`."""
+        return self._now.generation
+
+    @property
+    def past_early_warning(self) -> bool:
+        """Return whether the end of data lies in the early-warning zone."""
+        return self._now.offset - LOG_START >= self._limits.early_warning
+
+    def room_after(self, block: int) -> int:
+        """Native bytes between a position and the end of the partition."""
+        return max(0, LOG_START + self._limits.capacity - self._offset(block))
+
+    def in_early_warning(self, block: int) -> bool:
+        """Return whether a position lies in the early-warning zone."""
+        return self._offset(block) - LOG_START >= self._limits.early_warning
+
+    def entry(self, block: int) -> Entry:
+        """Return what lies at a position before the end of data."""
+        try:
+            return self._index.get(block)
+        except IndexDamaged as damage:
+            self._rebuild(damage)
+            return self._index.get(block)
+
+    def file_at(self, block: int) -> int:
+        """Return how many filemarks lie before a position."""
+        return self._now.file if block >= self._now.eod else self.entry(block).file
+
+    def start_of_file(self, file: int) -> int | None:
+        """Return the position right after the `file`-th filemark; None if there are fewer."""
+        if file > self._now.file:
+            return None
+        try:
+            return self._index.first_of_file(file)
+        except IndexDamaged as damage:
+            self._rebuild(damage)
+            return self._index.first_of_file(file)
+
+    def _offset(self, block: int) -> int:
+        return self._now.offset if block >= self._now.eod else self.entry(block).offset
+
+    # Reading
+
+    def read(self, block: int) -> memoryview:
+        """Return the whole payload at a position before the end of data; a filemark has none.
+
+        Raises DamagedRecord rather than return a single wrong bit.
+        """
+        return self.read_entry(block, self.entry(block))
+
+    def read_entry(self, block: int, entry: Entry) -> memoryview:
+        """The same, with the entry at hand."""
+        if entry.type != RecordType.LOST:
+            raw = self._log.read_whole(entry.offset, entry.length)
+            if raw and self._log.is_record(raw, entry.type, block, entry.generation):
+                return memoryview(raw)[HEADER_LENGTH:-_TRAILER_LENGTH]
+        raise DamagedRecord(f"{self._log.path}: block {block} is damaged")
+
+    # Writing
+
+    def append(self, payloads: Sequence[Buffer]) -> None:
+        """Add blocks at the end of data, in order.
+
+        Raises NoRoom or WriteFailed when not all could be added: `eod` tells how many were.
+        """
+        self._append(RecordType.DATA, payloads)
+
+    def mark(self, count: int) -> None:
+        """Add filemarks at the end of data. Raises as `append` does."""
+        while count:
+            batch = min(count, _BATCH)
+            self._append(RecordType.FILEMARK, (b"",) * batch)
+            count -= batch
+
+    def _append(self, kind: RecordType, payloads: Sequence[Buffer]) -> None:
+        self._refuse_if_failed()
+        now = self._now
+        eod, offset, file, last = now.eod, now.offset, now.file, now.last
+        generation = now.generation
+        end = LOG_START + self._limits.capacity
+        pieces: list[bytes] = []
+        entries = bytearray()
+        full = False
+        for payload in payloads:
+            length = len(payload)
+            if offset + length + OVERHEAD > end:
+                full = True
+                break
+            pieces += self._log.pack(kind, eod, file, bytes(payload), last, generation)
+            entries += pack_entry(eod, Entry(offset, file, length, generation, kind))
+            last = offset
+            offset += length + OVERHEAD
+            eod += 1
+            file += kind == RecordType.FILEMARK
+        if pieces:
+            try:
+                self._store(pieces, bytes(entries))
+            except NoRoom:
+                if eod == now.eod + 1:
+                    raise
+                # The file system ran full within: as many as do fit, one by one.
+                for payload in payloads:
+                    self._append(kind, (payload,))
+                return
+            self._now = PartitionState(eod, offset, file, last, generation)
+        if full:
+            raise NoRoom(f"{self._log.path}: the partition is full")
+
+    def _store(self, pieces: list[bytes], entries: bytes) -> None:
+        """Write records and then what makes them reachable; on failure neither remains."""
+        try:
+            self._log.write(pieces, self._now.offset)
+            self._index.append(entries)
+        except OSError as error:
+            self._drop_beyond_eod()
+            kind = NoRoom if error.errno in _OUT_OF_ROOM else WriteFailed
+            raise kind(f"{self._log.path}: {error.strerror}") from error
+
+    def _drop_beyond_eod(self) -> None:
+        try:
+            self._log.truncate(self._now.offset)
+            self._index.truncate(self._now.eod)
+        except OSError as error:
+            # What is beyond the end of data would be taken for data after a crash.
+            self._failed = error
+
+    def cut(self, block: int) -> None:
+        """Make a position the end of data. A crash at any moment leaves the old end or the new.
+
+        Raises WriteFailed if that cannot be put on stable storage.
+        """
+        now = self._now
+        if block >= now.eod:
+            return
+        # Before the superblock names an end of data, everything up to it must last.
+        if block > self._published.eod:
+            self.sync()
+        self._refuse_if_failed()
+        here = self.entry(block)
+        new = PartitionState(
+            eod=block,
+            offset=here.offset,
+            file=here.file,
+            last=self.entry(block - 1).offset if block else NO_PREVIOUS,
+            generation=now.generation + 1,
+        )
+        try:
+            # 1. The new end of data, and the generation that records from here on must bear.
+            self._publish(new)
+            self._published = self._now = new
+            # 2. The old records go; were they still there after a crash, their generation is old.
+            self._log.truncate(new.offset)
+            self._index.truncate(new.eod)
+        except OSError as error:
+            self._fail(error)
+        # 3. The caller appends records of the new generation.
+
+    def sync(self) -> None:
+        """Return when everything appended is on stable storage and will be found there.
+
+        Raises WriteFailed if that cannot be; from then on nothing can be added until the cartridge
+        is opened anew, because the kernel may have dropped what it could not write.
+        """
+        self._refuse_if_failed()
+        if self._now == self._published:
+            return
+        try:
+            self._log.sync()  # 1. the data
+            self._index.sync()  # 2. where it is
+            self._publish(self._now)  # 3. that it counts
+        except OSError as error:
+            self._fail(error)
+        self._published = self._now
+
+    def _fail(self, error: OSError) -> None:
+        self._failed = error
+        raise WriteFailed(f"{self._log.path}: {error.strerror}") from error
+
+    def _refuse_if_failed(self) -> None:
+        if self._failed:
+            raise WriteFailed(f"{self._log.path}: {self._failed.strerror}") from self._failed
+
+    def close(self) -> None:
+        """Let go of the files, without a sync."""
+        self._log.close()
+        self._index.close()
+
+    # Opening and repair
+
+    def _open_index(self) -> None:
+        """Trust the index if its last entry leads to the published end of data, else rebuild it."""
+        eod = self._now.eod
+        self._index.count = eod
+        if not eod:
+            return
+        try:
+            last = self._index.get(eod - 1)
+        except IndexDamaged as damage:
+            self._rebuild(damage)
+            return
+        if last.type != RecordType.LOST and (
+            last.offset + last.length + OVERHEAD != self._now.offset
+        ):
+            self._rebuild(IndexDamaged("its last entry is not at the end of data"))
+
+    def _scan_tail(self) -> None:
+        """Take up the records behind the published end of data, up to the first that is not whole.
+
+        Only the current generation counts: what an overwrite left behind is of an older one.
+        """
+        now = self._now
+        eod, offset, file, last = now.eod, now.offset, now.file, now.last
+        size = self._log.size()
+        self._index.truncate(eod)
+        entries = bytearray()
+        while header := self._log.read_header(offset):
+            expected = (eod, file, last, now.generation)
+            if (header.block, header.file, header.previous, header.generation) != expected:
+                break
+            if header.type not in (RecordType.DATA, RecordType.FILEMARK):
+                break
+            length = header.stored_length
+            if length > MAX_RECORD or self._log.read_whole(offset, length) is None:
+                break
+            entries += pack_entry(eod, Entry(offset, file, length, now.generation, header.type))
+            last = offset
+            offset += length + OVERHEAD
+            eod += 1
+            file += header.type == RecordType.FILEMARK
+            if eod % _BATCH == 0:
+                self._index.append(bytes(entries))
+                entries.clear()
+        self._index.append(bytes(entries))
+        self._now = PartitionState(eod, offset, file, last, now.generation)
+        if size > offset:
+            _logger.warning("%s: %d bytes of a torn tail dropped", self._log.path, size - offset)
+            self._log.truncate(offset)
+
+    def _rebuild(self, damage: IndexDamaged) -> None:
+        _logger.warning("%s: rebuilding the index: %s", self._log.path, damage)
+        try:
+            self._write_index_anew()
+        except OSError as error:
+            raise DamagedRecord(f"{self._log.path}: no index: {error.strerror}") from error
+
+    def _write_index_anew(self) -> None:
+        """Enter what the headers in the log say.
+
+        Where a header is damaged too, the objects up to the next sound one are entered as lost, so
+        that the numbers of those behind stay what they were.
+        """
+        now = self._now
+        end = min(now.offset, self._log.size())
+        block = file = generation = 0
+        offset = LOG_START
+        self._index.truncate(0)
+        entries = bytearray()
+
+        def add(entry: Entry) -> None:
+            nonlocal block
+            entries.extend(pack_entry(block, entry))
+            block += 1
+            if block % _BATCH == 0:
+                self._index.append(bytes(entries))
+                entries.clear()
+
+        while block < now.eod:
+            header = self._log.read_header(offset) if offset < end else None
+            start = offset
+            if header is None or not self._follows(header, start, end, block, file, generation):
+                found = self._log.find_next(offset + 1, end, block, generation)
+                while found and not self._follows(found[1], found[0], end, block, file, generation):
+                    found = self._log.find_next(found[0] + 1, end, block, generation)
+                start, header = found or (end, None)
+            while block < (header.block if header else now.eod):
+                add(Entry(offset, file, 0, generation, RecordType.LOST))
+            if header:
+                kind, generation, file = header.type, header.generation, header.file
+                add(Entry(start, file, header.stored_length, generation, kind))
+                file += kind == RecordType.FILEMARK
+                offset = start + header.record_length
+        self._index.append(bytes(entries))
+
+    def _follows(
+        self, header: RecordHeader, start: int, end: int, block: int, file: int, generation: int
+    ) -> bool:
+        """Return whether a header may be that of `block` or of a later one."""
+        return (
+            block <= header.block < self._now.eod
+            and file <= header.file <= self._now.file
+            and generation <= header.generation <= self._now.generation
+            and start + header.record_length <= end
+        )
