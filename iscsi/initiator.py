@@ -1,0 +1,716 @@
+"""The initiator's side of a connection in full feature phase, without I/O (RFC 7143 4, 7, 11).
+
+Requests go in through the methods, `take_output` gives what to send as a list of buffers, bytes
+received come in through the `Receiver`, and `process` says which requests have ended. Data is
+never joined or copied on the way out; on the way in large segments are received straight into
+the memory of the command that asked for them. One thread at a time.
+
+A peer that breaks the protocol raises ProtocolError: at ErrorRecoveryLevel 0 that is the end of
+the connection.
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from struct import Struct
+
+from serverfree.iscsi import sequence
+from serverfree.iscsi.codes import (
+    FINAL,
+    NO_TAG,
+    AsyncEvent,
+    CommandFlag,
+    Opcode,
+    RejectReason,
+    ResidualFlag,
+    Response,
+    TaskAttribute,
+    TaskFunction,
+    TaskResponse,
+)
+from serverfree.iscsi.errors import ProtocolError, RejectPdu, SessionLost
+from serverfree.iscsi.framing import RawPdu, Receiver, padding
+from serverfree.iscsi.login import InitiatorLogin
+from serverfree.iscsi.pdu import (
+    R2T,
+    AsyncMessage,
+    DataIn,
+    DataOut,
+    LogoutRequest,
+    LogoutResponse,
+    NopIn,
+    NopOut,
+    Reject,
+    ScsiCommand,
+    ScsiResponse,
+    TaskManagementRequest,
+    TaskManagementResponse,
+    TextRequest,
+    TextResponse,
+)
+from serverfree.iscsi.text import Pair, TextBuffer, pack
+from serverfree.scsi.device import Buffer, Result
+from serverfree.scsi.sense import Sense
+from serverfree.scsi.status import Status
+
+# One sendmsg takes at most IOV_MAX (1024) buffers; beyond 4 MiB a call gains nothing.
+MAX_OUTPUT_BUFFERS = 512
+_MAX_OUTPUT_BYTES = 4 << 20
+# Answers to the target's pings that may wait to be sent: a target that does not read what it asks
+# for is not heard any longer.
+_MAX_PINGS = 256
+_MAX_TEXT = 4 << 20  # SendTargets of a large array: some 20,000 targets
+
+_NUMBERS = Struct(">III")  # StatSN, ExpCmdSN, MaxCmdSN: bytes 24-35 of every target PDU
+_TAG = Struct(">I")
+_SENSE_LENGTH = Struct(">H")
+_DATA_IN = DataIn.LAYOUT
+_OFFSET = Struct(">I")
+
+
+class Request:
+    """Something asked of the target. `done` when it has ended; then `failure` or its outcome."""
+
+    __slots__ = ("done", "failure", "initiator_task_tag")
+
+    def __init__(self) -> None:
+        self.initiator_task_tag = NO_TAG
+        self.done = False
+        self.failure: ProtocolError | None = None
+
+
+class Task(Request):
+    """A SCSI command, from `command` until its status has come.
+
+    `received` counts the bytes that have reached `data_in`, which is filled from its start.
+    """
+
+    __slots__ = (
+        "_placed",
+        "cdb",
+        "cmd_sn",
+        "data_in",
+        "data_out",
+        "length",
+        "lun",
+        "outstanding",
+        "received",
+        "result",
+    )
+
+    def __init__(
+        self, lun: int, cdb: bytes, data_out: "Gather | None", data_in: memoryview | None
+    ) -> None:
+        super().__init__()
+        self.lun = lun
+        self.cdb = cdb
+        self.data_out = data_out
+        self.data_in = data_in
+        self.length = len(data_in) if data_in is not None else data_out.length if data_out else 0
+        self.received = 0
+        self.outstanding = 0  # R2Ts whose data is not yet in the output
+        self.cmd_sn = 0
+        self.result: Result | None = None
+        self._placed = False
+
+
+class Ping(Request):
+    """A NOP-Out that asks for an echo."""
+
+    __slots__ = ("echo",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.echo = b""
+
+
+class TextExchange(Request):
+    """A text request; `pairs` is the whole answer."""
+
+    __slots__ = ("pairs", "text")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.text = TextBuffer(_MAX_TEXT)
+        self.pairs: list[Pair] = []
+
+
+class TaskManagement(Request):
+    """A task management function; `response` is a TaskResponse code."""
+
+    __slots__ = ("function", "lun", "response", "task")
+
+    def __init__(self, function: TaskFunction, lun: int, task: Task | None) -> None:
+        super().__init__()
+        self.function = function
+        self.lun = lun
+        self.task = task
+        self.response = TaskResponse.FUNCTION_REJECTED
+
+
+class Logout(Request):
+    """A logout; `response` is a LogoutResponseCode."""
+
+    __slots__ = ("response",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.response = 0
+
+
+class Gather:
+    """Several buffers seen as one run of bytes, without joining them."""
+
+    __slots__ = ("_views", "length")
+
+    def __init__(self, buffers: Buffer | Sequence[Buffer]) -> None:
+        parts = [buffers] if isinstance(buffers, bytes | bytearray | memoryview) else buffers
+        self._views = [memoryview(part).cast("B") for part in parts if len(part)]
+        self.length = sum(map(len, self._views))
+
+    def cut(self, offset: int, length: int) -> list[memoryview]:
+        """Return the views that hold `length` bytes from `offset`."""
+        pieces = []
+        for view in self._views:
+            size = len(view)
+            if offset >= size:
+                offset -= size
+                continue
+            piece = view[offset : offset + length]
+            pieces.append(piece)
+            length -= len(piece)
+            if not length:
+                break
+            offset = 0
+        return pieces
+
+
+class _Burst:
+    """Data-Out still to be put into the output: what one R2T asks for, or unsolicited data."""
+
+    __slots__ = ("data_sn", "end", "offset", "target_transfer_tag", "task")
+
+    def __init__(self, task: Task, target_transfer_tag: int, offset: int, end: int) -> None:
+        self.task = task
+        self.target_transfer_tag = target_transfer_tag
+        self.offset = offset
+        self.end = end
+        self.data_sn = 0
+
+
+class InitiatorConnection:
+    """The connection that a completed login has opened.
+
+    `receiver` is the one that login used. `tasks` holds what is under way by task tag; commands
+    for which the CmdSN window is closed wait in line and are not in it yet.
+    """
+
+    def __init__(self, receiver: Receiver, login: InitiatorLogin) -> None:
+        self.parameters = parameters = login.parameters
+        self.tasks: dict[int, Request] = {}
+        self.logout_requested = False  # the target has asked us to log out (11.9.1)
+        self._receiver = receiver
+        receiver.max_data_segment_length = parameters.max_recv_data_segment_length
+        receiver.place = self._place
+        self._cid = login.cid
+        self._cmd_sn = login.cmd_sn
+        self._exp_stat_sn = login.exp_stat_sn
+        self._exp_cmd_sn = login.exp_cmd_sn
+        self._max_cmd_sn = login.max_cmd_sn
+        self._next_tag = 1
+        self._waiting: deque[Task] = deque()
+        self._bursts: deque[_Burst] = deque()
+        self._output: list[Buffer] = []
+        self._pings = 0
+        self._finished: list[Request] = []
+
+    # ------------------------------------------------------------------ requests
+
+    def command(
+        self,
+        lun: int,
+        cdb: bytes,
+        data_out: Buffer | Sequence[Buffer] = b"",
+        data_in: memoryview | None = None,
+    ) -> Task:
+        """Send a command to the 8-byte LUN, as soon as the CmdSN window is open.
+
+        Data goes one way: `data_out` as it lies, or `data_in` to be filled, not both.
+        """
+        gather = Gather(data_out)
+        if gather.length and data_in is not None:
+            raise ValueError("bidirectional commands are not supported")
+        if data_in is not None and data_in.format != "B":
+            data_in = data_in.cast("B")
+        task = Task(lun, cdb, gather if gather.length else None, data_in)
+        if self._waiting or not self._window_open():
+            self._waiting.append(task)
+        else:
+            self._send_command(task)
+        return task
+
+    def ping(self, data: bytes = b"") -> Ping:
+        """Ask for a sign of life (11.18): an immediate NOP-Out that the target must echo."""
+        ping = Ping()
+        nop = NopOut(0, self._tag(ping), NO_TAG, self._cmd_sn, self._exp_stat_sn, True, data)
+        self._put(nop.pack(), data)
+        return ping
+
+    def text(self, pairs: Sequence[Pair]) -> TextExchange:
+        """Send a text request (11.10): SendTargets, or keys that may change any time."""
+        exchange = TextExchange()
+        data = pack(pairs)
+        if len(data) > self.parameters.max_send_data_segment_length:
+            raise ValueError("a text request of several PDUs is not supported")
+        self._put(self._text_request(self._tag(exchange), NO_TAG, data), data)
+        return exchange
+
+    def task_management(
+        self, function: TaskFunction, lun: int = 0, task: Task | None = None
+    ) -> TaskManagement:
+        """Send an immediate task management request (11.5); `task` is the one to ABORT.
+
+        Tasks that the function ends are finished, with status TASK ABORTED, when the target says
+        that it is complete; until then their data may still arrive.
+        """
+        management = TaskManagement(function, lun, task)
+        if task is not None and task in self._waiting:
+            self._waiting.remove(task)
+            self._abort(task)
+            management.response = TaskResponse.FUNCTION_COMPLETE
+            self._finish(management)
+            return management
+        request = TaskManagementRequest(
+            function,
+            self._tag(management),
+            lun if task is None else task.lun,
+            NO_TAG if task is None else task.initiator_task_tag,
+            self._cmd_sn,
+            self._exp_stat_sn,
+            0 if task is None else task.cmd_sn,
+        )
+        self._put(request.pack())
+        return management
+
+    def logout(self, reason: int = 0) -> Logout:
+        """Ask to close the session (11.14); commands under way end without a status."""
+        logout = Logout()
+        tag = self._tag(logout)
+        request = LogoutRequest(tag, reason, self._cid, self._cmd_sn, self._exp_stat_sn)
+        self._put(request.pack())
+        return logout
+
+    # ------------------------------------------------------------------ output
+
+    def take_output(self) -> list[Buffer]:
+        """Return what to send next, in order; empty when there is nothing. It counts as sent.
+
+        One call gives at most some 4 MiB or 512 buffers: with large writes there is more behind.
+        """
+        output = self._output
+        room = _MAX_OUTPUT_BYTES - sum(map(len, output)) if self._bursts else 0
+        while self._bursts and room > 0 and len(output) < MAX_OUTPUT_BUFFERS:
+            room -= self._next_data_out(output)
+        taken, self._output = output[:MAX_OUTPUT_BUFFERS], output[MAX_OUTPUT_BUFFERS:]
+        self._pings = 0
+        return taken
+
+    @property
+    def has_output(self) -> bool:
+        return bool(self._output or self._bursts)
+
+    def _next_data_out(self, output: list[Buffer]) -> int:
+        """Put the next Data-Out PDU of the oldest burst into `output`; return its length."""
+        burst = self._bursts[0]
+        task = burst.task
+        size = min(burst.end - burst.offset, self.parameters.max_send_data_segment_length)
+        final = burst.offset + size == burst.end
+        output.append(
+            DataOut.LAYOUT.pack(
+                Opcode.DATA_OUT,
+                FINAL if final else 0,
+                0,
+                size,
+                task.lun,
+                task.initiator_task_tag,
+                burst.target_transfer_tag,
+                self._exp_stat_sn,
+                burst.data_sn,
+                burst.offset,
+            )
+        )
+        assert task.data_out is not None
+        output += task.data_out.cut(burst.offset, size)
+        if size & 3:
+            output.append(padding(size))
+        burst.offset += size
+        burst.data_sn += 1
+        if final:
+            self._bursts.popleft()
+            if burst.target_transfer_tag != NO_TAG:
+                task.outstanding -= 1
+        return size
+
+    def _put(self, header: bytes, data: bytes = b"") -> None:
+        self._output.append(header)
+        if data:
+            self._output.append(data)
+            if len(data) & 3:
+                self._output.append(padding(len(data)))
+
+    # ------------------------------------------------------------------ commands
+
+    def _window_open(self) -> bool:
+        return sequence.distance(self._cmd_sn, self._max_cmd_sn) >= 0
+
+    def _tag(self, request: Request) -> int:
+        tag = self._next_tag
+        while tag in self.tasks or tag == NO_TAG:
+            tag = tag + 1 & 0xFFFFFFFF
+        self._next_tag = tag + 1 & 0xFFFFFFFF
+        request.initiator_task_tag = tag
+        self.tasks[tag] = request
+        return tag
+
+    def _next_cmd_sn(self) -> int:
+        cmd_sn = self._cmd_sn
+        self._cmd_sn = cmd_sn + 1 & 0xFFFFFFFF
+        return cmd_sn
+
+    def _send_command(self, task: Task) -> None:
+        """Put a command into the output with its immediate data, line up its unsolicited data."""
+        parameters = self.parameters
+        tag = self._tag(task)
+        task.cmd_sn = cmd_sn = self._next_cmd_sn()
+        flags = FINAL | TaskAttribute.SIMPLE
+        immediate = unsolicited = 0
+        if task.data_in is not None:
+            flags |= CommandFlag.READ
+        elif task.data_out is not None:
+            flags |= CommandFlag.WRITE
+            first_burst = min(task.length, parameters.first_burst_length)
+            if parameters.immediate_data:
+                immediate = min(first_burst, parameters.max_send_data_segment_length)
+            if not parameters.initial_r2t and immediate < first_burst:
+                unsolicited = first_burst
+                flags &= ~FINAL
+        ahs = _extended_cdb_ahs(task.cdb) if len(task.cdb) > 16 else b""
+        self._output.append(
+            ScsiCommand.LAYOUT.pack(
+                Opcode.SCSI_COMMAND,
+                flags,
+                0,
+                len(ahs) << 22 | immediate,
+                task.lun,
+                tag,
+                task.length,
+                cmd_sn,
+                self._exp_stat_sn,
+                task.cdb[:16],
+            )
+        )
+        if ahs:
+            self._output.append(ahs)
+        if immediate:
+            assert task.data_out is not None
+            self._output += task.data_out.cut(0, immediate)
+            if immediate & 3:
+                self._output.append(padding(immediate))
+        if unsolicited:
+            self._bursts.append(_Burst(task, NO_TAG, immediate, unsolicited))
+
+    def _text_request(self, tag: int, target_transfer_tag: int, data: bytes) -> bytes:
+        # Immediate, so that discovery and pings never wait for the window; the CmdSN then stays.
+        return TextRequest(
+            tag,
+            target_transfer_tag,
+            cmd_sn=self._cmd_sn,
+            exp_stat_sn=self._exp_stat_sn,
+            immediate=True,
+            data=data,
+        ).pack()
+
+    # ------------------------------------------------------------------ input
+
+    def process(self) -> list[Request]:
+        """Read every complete PDU that has been received; return the requests that ended.
+
+        Raises ProtocolError, or SessionLost when the target announces that it drops us.
+        """
+        next_pdu = self._receiver.next_pdu
+        while (raw := next_pdu()) is not None:
+            bhs = raw[0]
+            opcode = bhs[0] & 0x3F
+            self._take_numbers(bhs)
+            if opcode == Opcode.DATA_IN:
+                self._data_in(raw)
+            else:
+                handler = _HANDLERS.get(opcode)
+                if handler is None:
+                    raise ProtocolError(f"opcode {opcode:02X}h from a target")
+                handler(self, raw)
+        while self._waiting and self._window_open():
+            self._send_command(self._waiting.popleft())
+        finished, self._finished = self._finished, []
+        return finished
+
+    def fail_all(self, failure: ProtocolError) -> list[Request]:
+        """End everything under way and in line: the connection is gone."""
+        ended = [*self.tasks.values(), *self._waiting]
+        self.tasks.clear()
+        self._waiting.clear()
+        self._bursts.clear()
+        self._output.clear()
+        for request in ended:
+            request.failure = failure
+            request.done = True
+        return ended
+
+    def _take_numbers(self, bhs: memoryview) -> None:
+        """Move the CmdSN window (4.2.2.1)."""
+        _, exp_cmd_sn, max_cmd_sn = _NUMBERS.unpack_from(bhs, 24)
+        if sequence.distance(exp_cmd_sn, max_cmd_sn) < -1:
+            return  # "ignored if MaxCmdSN < ExpCmdSN - 1"
+        if sequence.distance(self._max_cmd_sn, max_cmd_sn) > 0:
+            self._max_cmd_sn = max_cmd_sn
+        if sequence.distance(self._exp_cmd_sn, exp_cmd_sn) > 0:
+            self._exp_cmd_sn = exp_cmd_sn
+
+    def _take_status(self, stat_sn: int) -> None:
+        """Acknowledge a response (4.2.2.2); it will go out as ExpStatSN."""
+        if sequence.distance(self._exp_stat_sn, stat_sn) >= 0:
+            self._exp_stat_sn = stat_sn + 1 & 0xFFFFFFFF
+
+    def _task(self, tag: int) -> Task:
+        task = self.tasks.get(tag)
+        if not isinstance(task, Task):
+            raise ProtocolError(f"PDU for task {tag:08X}h, which is not under way")
+        return task
+
+    def _finish(self, request: Request) -> None:
+        self.tasks.pop(request.initiator_task_tag, None)
+        request.done = True
+        self._finished.append(request)
+
+    def _place(self, bhs: memoryview, length: int) -> memoryview:
+        """Name the memory for a segment that is still arriving."""
+        if bhs[0] & 0x3F != Opcode.DATA_IN:
+            return memoryview(bytearray(length))
+        (tag,) = _TAG.unpack_from(bhs, 16)
+        (offset,) = _OFFSET.unpack_from(bhs, 40)
+        task = self._task(tag)
+        memory = self._destination(task, offset, length)
+        task._placed = True
+        return memory
+
+    def _destination(self, task: Task, offset: int, length: int) -> memoryview:
+        """Return where a Data-In segment belongs.
+
+        DataPDUInOrder and DataSequenceInOrder are Yes, so every segment begins where the one
+        before it ended.
+        """
+        if task.data_in is None or offset != task.received or offset + length > task.length:
+            raise ProtocolError(
+                f"Data-In of {length} bytes at {offset}: {task.received} of {task.length} are here"
+            )
+        return task.data_in[offset : offset + length]
+
+    def _data_in(self, raw: RawPdu) -> None:
+        bhs, _, data = raw
+        (_, flags, _, status, _, _, tag, _, stat_sn, _, _, _, offset, residual) = (
+            _DATA_IN.unpack_from(bhs)
+        )
+        task = self._task(tag)
+        if task._placed:
+            task._placed = False
+        else:
+            self._destination(task, offset, len(data))[:] = data
+        task.received += len(data)
+        if flags & ResidualFlag.STATUS:
+            self._take_status(stat_sn)
+            self._end(task, flags, status, residual, b"")
+
+    def _end(self, task: Task, flags: int, status: int, residual: int, sense: bytes) -> None:
+        """A status has come. With GOOD the bytes that came must be those announced."""
+        try:
+            code = Status(status)
+        except ValueError:
+            raise ProtocolError(f"SCSI status {status:02X}h") from None
+        if code is Status.GOOD and task.data_in is not None:
+            missing = residual if flags & ResidualFlag.UNDERFLOW else 0
+            if task.received + missing != task.length:
+                raise ProtocolError(
+                    f"{task.received} of {task.length} bytes came, {missing} announced as missing"
+                )
+        task.result = Result(code, Sense.unpack(sense) if sense else None, task.received)
+        self._drop_bursts(task)
+        self._finish(task)
+
+    def _abort(self, task: Task) -> None:
+        task.result = Result(Status.TASK_ABORTED, None, task.received)
+        self._drop_bursts(task)
+        self._finish(task)
+
+    def _drop_bursts(self, task: Task) -> None:
+        """The target has ended the command: it wants no more data for it."""
+        if task.data_out is not None and self._bursts:
+            self._bursts = deque(burst for burst in self._bursts if burst.task is not task)
+
+    def _scsi_response(self, raw: RawPdu) -> None:
+        response = ScsiResponse.unpack(raw[0], raw[2])
+        task = self._task(response.initiator_task_tag)
+        self._take_status(response.stat_sn)
+        if response.response != Response.COMPLETED:
+            task.failure = ProtocolError(f"target failure, iSCSI response {response.response:02X}h")
+            self._drop_bursts(task)
+            self._finish(task)
+            return
+        sense = b""
+        if len(response.data) >= 2:
+            (length,) = _SENSE_LENGTH.unpack_from(response.data)
+            sense = bytes(response.data[2 : 2 + length])
+        self._end(task, response.flags, response.status, response.residual_count, sense)
+
+    def _r2t(self, raw: RawPdu) -> None:
+        r2t = R2T.unpack(raw[0], raw[2])
+        task = self._task(r2t.initiator_task_tag)
+        start, length = r2t.buffer_offset, r2t.desired_data_transfer_length
+        if task.data_out is None or not length or start + length > task.length:
+            raise ProtocolError(f"R2T for {length} bytes at {start} of {task.length}")
+        if length > self.parameters.max_burst_length:
+            raise ProtocolError(f"R2T for {length} bytes is longer than MaxBurstLength")
+        if task.outstanding >= self.parameters.max_outstanding_r2t:
+            raise ProtocolError("more R2Ts than MaxOutstandingR2T")
+        task.outstanding += 1
+        self._bursts.append(_Burst(task, r2t.target_transfer_tag, start, start + length))
+
+    def _nop_in(self, raw: RawPdu) -> None:
+        nop = NopIn.unpack(raw[0], raw[2])
+        if nop.initiator_task_tag != NO_TAG:
+            ping = self.tasks.get(nop.initiator_task_tag)
+            if not isinstance(ping, Ping):
+                raise ProtocolError("NOP-In answers no ping of ours")
+            self._take_status(nop.stat_sn)
+            ping.echo = bytes(nop.data)
+            self._finish(ping)
+        elif nop.target_transfer_tag != NO_TAG:
+            self._pings += 1
+            if self._pings > _MAX_PINGS:
+                raise ProtocolError("the target pings without reading our answers")
+            echo = bytes(nop.data[: self.parameters.max_send_data_segment_length])
+            answer = NopOut(
+                nop.lun,
+                NO_TAG,
+                nop.target_transfer_tag,
+                self._cmd_sn,
+                self._exp_stat_sn,
+                True,
+                echo,
+            )
+            self._put(answer.pack(), echo)
+
+    def _text_response(self, raw: RawPdu) -> None:
+        response = TextResponse.unpack(raw[0], raw[2])
+        exchange = self.tasks.get(response.initiator_task_tag)
+        if not isinstance(exchange, TextExchange):
+            raise ProtocolError("text response to no request of ours")
+        self._take_status(response.stat_sn)
+        exchange.text.append(response.data)
+        if not response.final or response.more:
+            # 11.11.4: the rest is asked for with an empty request that names the transfer tag.
+            tag, following = response.initiator_task_tag, response.target_transfer_tag
+            if following == NO_TAG:
+                raise ProtocolError("unfinished text response without a transfer tag")
+            if not response.data:
+                raise ProtocolError("a text answer that neither ends nor goes on")
+            self._put(self._text_request(tag, following, b""))
+            return
+        exchange.pairs = exchange.text.take()
+        self._finish(exchange)
+
+    def _task_management_response(self, raw: RawPdu) -> None:
+        response = TaskManagementResponse.unpack(raw[0], raw[2])
+        management = self.tasks.get(response.initiator_task_tag)
+        if not isinstance(management, TaskManagement):
+            raise ProtocolError("task management response to no request of ours")
+        self._take_status(response.stat_sn)
+        try:
+            management.response = TaskResponse(response.response)
+        except ValueError:
+            raise ProtocolError(f"task management response {response.response}") from None
+        for task in self._ended_by(management):
+            self._abort(task)
+        self._finish(management)
+
+    def _ended_by(self, management: TaskManagement) -> list[Task]:
+        """Return the tasks that are over now that the function has been answered (11.6.1)."""
+        if management.function is TaskFunction.ABORT_TASK:
+            over = (TaskResponse.FUNCTION_COMPLETE, TaskResponse.TASK_DOES_NOT_EXIST)
+            task = management.task
+            return [task] if task and not task.done and management.response in over else []
+        if management.response is not TaskResponse.FUNCTION_COMPLETE:
+            return []
+        whole_target = management.function in (
+            TaskFunction.TARGET_WARM_RESET,
+            TaskFunction.TARGET_COLD_RESET,
+        )
+        return [
+            task
+            for task in self.tasks.values()
+            if isinstance(task, Task) and (whole_target or task.lun == management.lun)
+        ]
+
+    def _logout_response(self, raw: RawPdu) -> None:
+        response = LogoutResponse.unpack(raw[0], raw[2])
+        logout = self.tasks.get(response.initiator_task_tag)
+        if not isinstance(logout, Logout):
+            raise ProtocolError("logout response to no request of ours")
+        self._take_status(response.stat_sn)
+        logout.response = response.response
+        self._finish(logout)
+
+    def _async_message(self, raw: RawPdu) -> None:
+        message = AsyncMessage.unpack(raw[0], raw[2])
+        self._take_status(message.stat_sn)
+        if message.event == AsyncEvent.LOGOUT_REQUEST:
+            self.logout_requested = True
+        elif message.event in (AsyncEvent.CONNECTION_DROP, AsyncEvent.SESSION_DROP):
+            raise SessionLost("the target drops the connection")
+        # SCSI events repeat what a unit attention will say; a negotiation request may be left.
+
+    def _reject(self, raw: RawPdu) -> None:
+        """The target would not take a PDU of ours (11.17): its request has failed."""
+        reject = Reject.unpack(raw[0], raw[2])
+        self._take_status(reject.stat_sn)
+        try:
+            reason = RejectReason(reject.reason)
+        except ValueError:
+            raise ProtocolError(f"reject with reason {reject.reason:02X}h") from None
+        request = None
+        if len(reject.data) >= 20:
+            (tag,) = _TAG.unpack_from(reject.data, 16)
+            request = self.tasks.get(tag)
+        if request is None:
+            raise RejectPdu(reason, "the target rejected a PDU")
+        request.failure = RejectPdu(reason, "the target rejected the request")
+        if isinstance(request, Task):
+            self._drop_bursts(request)
+        self._finish(request)
+
+
+def _extended_cdb_ahs(cdb: bytes) -> bytes:
+    """Return the additional header with what a CDB has beyond 16 bytes (11.2.2.3)."""
+    rest = cdb[16:]
+    ahs = (len(rest) + 1).to_bytes(2, "big") + b"\x01\0" + rest
+    return ahs + padding(len(ahs))
+
+
+_HANDLERS: dict[int, Callable[[InitiatorConnection, RawPdu], None]] = {
+    Opcode.SCSI_RESPONSE: InitiatorConnection._scsi_response,
+    Opcode.R2T: InitiatorConnection._r2t,
+    Opcode.NOP_IN: InitiatorConnection._nop_in,
+    Opcode.TEXT_RESPONSE: InitiatorConnection._text_response,
+    Opcode.TASK_MANAGEMENT_RESPONSE: InitiatorConnection._task_management_response,
+    Opcode.LOGOUT_RESPONSE: InitiatorConnection._logout_response,
+    Opcode.ASYNC_MESSAGE: InitiatorConnection._async_message,
+    Opcode.REJECT: InitiatorConnection._reject,
+}
