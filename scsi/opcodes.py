@@ -48,6 +48,7 @@ class OperationCode(IntEnum):
     WRITE_16 = 0x8A
     WRITE_AND_VERIFY_16 = 0x8E
     VERIFY_16 = 0x8F
+    PRE_FETCH_16 = 0x90
     SYNCHRONIZE_CACHE_16 = 0x91
     LOCATE_16 = 0x92
     WRITE_SAME_16 = 0x93

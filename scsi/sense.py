@@ -180,6 +180,31 @@ class Sense:
             + tail
         )
 
+    def pack_descriptors(self) -> bytes:
+        """Descriptor format (4.5.2), with those descriptors that have something to say."""
+        descriptors = b""
+        if self.information is not None:
+            information = self.information & 0xFFFFFFFF_FFFFFFFF
+            descriptors += b"\x00\x0a\x80\x00" + information.to_bytes(8, "big")
+        if self.command_specific:
+            descriptors += b"\x01\x0a\x00\x00" + self.command_specific.to_bytes(8, "big")
+        if self.pointer is not None:
+            descriptors += b"\x02\x06\x00\x00" + self._pack_pointer() + b"\x00"
+        if self.filemark or self.eom or self.ili:
+            flags = self.filemark << 7 | self.eom << 6 | self.ili << 5
+            descriptors += b"\x04\x02\x00" + bytes((flags,))
+        for source, area in ((1, self.forwarded_source), (2, self.forwarded_destination)):
+            room = _MAX_SENSE - 8 - len(descriptors) - 3
+            if area and room > 0:
+                area = area[:room]
+                descriptors += bytes((0x0C, len(area) + 1, source)) + area
+        return (
+            bytes((0x73 if self.deferred else 0x72, self.key, self.asc >> 8, self.asc & 0xFF))
+            + bytes(3)
+            + bytes((len(descriptors),))
+            + descriptors
+        )
+
     def _pack_pointer(self) -> bytes:
         pointer = self.pointer
         if pointer is None:

@@ -61,7 +61,7 @@ class Unit:
         """The LUNs that REPORT LUNS lists; the target replaces it."""
         self.attentions = Attentions()
         self._copy_manager: ThirdPartyCopy | None = None
-        self._dispatch = Dispatch(self, self.TABLE)
+        self.dispatch = Dispatch(self, self.TABLE)
 
     # What a subclass says of itself
 
@@ -109,6 +109,9 @@ class Unit:
         """
         raise illegal_request(Asc.INVALID_FIELD_IN_PARAMETER_LIST)
 
+    def select_mode_medium(self, medium_type: int, device_specific: int) -> None:
+        """Take the header fields from MODE SELECT. By default they change nothing."""
+
     def select_block_descriptor(self, descriptor: bytes, offset: int) -> None:
         """Take a block descriptor from MODE SELECT; it lies `offset` bytes into the list.
 
@@ -131,14 +134,14 @@ class Unit:
     @copy_manager.setter
     def copy_manager(self, manager: "ThirdPartyCopy | None") -> None:
         self._copy_manager = manager
-        self._dispatch = Dispatch(self, self.TABLE)
+        self.dispatch = Dispatch(self, self.TABLE)
 
     # The gate
 
     def execute(self, command: Command) -> Reply:
         """Run a command to its end. Never raises: every error is a status with its sense."""
         try:
-            entry = self._dispatch.find(command.cdb)
+            entry = self.dispatch.find(command.cdb)
             # `pending` is empty but for the first command of a nexus: one truth test.
             if self.attentions.pending and not entry.row.in_attention:
                 asc = self.attentions.take(command.nexus)
@@ -159,7 +162,7 @@ class Unit:
     def lane(self, cdb: bytes) -> Lane:
         """Return where this CDB may run. Cheap; never raises."""
         try:
-            lane = self._dispatch.find(cdb).row.lane
+            lane = self.dispatch.find(cdb).row.lane
         except ScsiError:
             return Lane.INLINE
         return lane if isinstance(lane, Lane) else lane(self, cdb)
@@ -167,7 +170,7 @@ class Unit:
     def data_out_length(self, cdb: bytes) -> int:
         """Return how many bytes the CDB transfers out, 0 if none or if it will be refused."""
         try:
-            length = self._dispatch.find(cdb).row.data_out
+            length = self.dispatch.find(cdb).row.data_out
             return length(self, cdb) if length is not None else 0
         except ScsiError:
             return 0

@@ -1,0 +1,185 @@
+"""The commands that every logical unit answers (SPC-4 chapter 6)."""
+
+from serverfree.scsi.cdb.primary import (
+    Inquiry,
+    ModeSelect6,
+    ModeSelect10,
+    ModeSense6,
+    ModeSense10,
+    PageControl,
+    ReportLuns,
+    ReportSupportedOperationCodes,
+    RequestSense,
+    SelectReport,
+    TestUnitReady,
+)
+from serverfree.scsi.errors import (
+    illegal_request,
+    invalid_field_in_cdb,
+    invalid_field_in_parameter_list,
+)
+from serverfree.scsi.luns import pack_lun_list
+from serverfree.scsi.mode import ALL_PAGES, ALL_SUBPAGES, ModeData, ModePage
+from serverfree.scsi.sense import Asc, Sense, SenseKey
+from serverfree.scsi.vpd import SupportedPages
+from serverfree.target.units.base import Row, Unit, table_of
+from serverfree.target.units.command import Command
+from serverfree.target.units.report import report_supported_operation_codes
+
+
+def test_unit_ready(unit: Unit, command: Command) -> None:
+    """TEST UNIT READY, 6.47."""
+    unit.require_ready()
+
+
+def request_sense(unit: Unit, command: Command) -> bytes:
+    """REQUEST SENSE, 6.39: a pending unit attention, which is cleared so, or NO SENSE."""
+    cdb = RequestSense.unpack(command.cdb)
+    asc = unit.attentions.take(command.nexus)
+    sense = Sense(SenseKey.NO_SENSE) if asc is None else Sense(SenseKey.UNIT_ATTENTION, asc)
+    data = sense.pack_descriptors() if cdb.desc else sense.pack()
+    return data[: cdb.allocation_length]
+
+
+def inquiry(unit: Unit, command: Command) -> bytes:
+    """INQUIRY, 6.6: standard data or a vital product data page."""
+    cdb = Inquiry.unpack(command.cdb)
+    standard = unit.standard_inquiry()
+    if not cdb.evpd:
+        if cdb.page_code:
+            raise invalid_field_in_cdb(2)
+        return standard.pack()[: cdb.allocation_length]
+    pages = unit.vpd_pages()
+    pages[SupportedPages.PAGE_CODE] = SupportedPages(
+        tuple(sorted({SupportedPages.PAGE_CODE, *pages}))
+    ).pack()
+    page = pages.get(cdb.page_code)
+    if page is None:
+        raise invalid_field_in_cdb(2)
+    peripheral = standard.qualifier << 5 | standard.device_type
+    return (bytes((peripheral,)) + page[1:])[: cdb.allocation_length]
+
+
+def report_luns(unit: Unit, command: Command) -> bytes:
+    """REPORT LUNS, 6.33. There are no well known logical units."""
+    cdb = ReportLuns.unpack(command.cdb)
+    if cdb.select_report not in list(SelectReport):
+        raise invalid_field_in_cdb(2)
+    unit.attentions.clear(command.nexus, Asc.REPORTED_LUNS_DATA_HAS_CHANGED)
+    luns = () if cdb.select_report == SelectReport.WELL_KNOWN else unit.lun_inventory()
+    return pack_lun_list(luns)[: cdb.allocation_length]
+
+
+def mode_sense(unit: Unit, command: Command) -> bytes:
+    """MODE SENSE(6) and (10), 6.13 and 6.14."""
+    ten = command.cdb[0] == ModeSense10.OPCODE
+    cdb = ModeSense10.unpack(command.cdb) if ten else ModeSense6.unpack(command.cdb)
+    if cdb.page_control == PageControl.SAVED:
+        raise illegal_request(Asc.SAVING_PARAMETERS_NOT_SUPPORTED)
+    pages = [page for page in unit.mode_pages() if _is_asked_for(page, cdb)]
+    if not pages:
+        if any(page.code == cdb.page_code for page in unit.mode_pages()):
+            raise invalid_field_in_cdb(3)
+        # With no page at all, header and block descriptor are what "all pages" means.
+        if cdb.page_code not in (0, ALL_PAGES):
+            raise invalid_field_in_cdb(2, 5)
+    if cdb.page_code == ALL_PAGES and cdb.subpage_code not in (0, ALL_SUBPAGES):
+        raise invalid_field_in_cdb(3)
+    medium_type, device_specific = unit.mode_medium()
+    long_lba = isinstance(cdb, ModeSense10) and cdb.long_lba_accepted
+    data = ModeData(
+        medium_type,
+        device_specific,
+        b"" if cdb.disable_block_descriptors else unit.mode_block_descriptor(long_lba=long_lba),
+        tuple(_values(page, cdb.page_control) for page in pages),
+    )
+    return data.pack(ten=ten)[: cdb.allocation_length]
+
+
+def _is_asked_for(page: ModePage, cdb: ModeSense6 | ModeSense10) -> bool:
+    return cdb.page_code in (page.code, ALL_PAGES) and cdb.subpage_code in (
+        page.subpage,
+        ALL_SUBPAGES,
+    )
+
+
+def _values(page: ModePage, control: int) -> bytes:
+    match control:
+        case PageControl.CHANGEABLE:
+            return page.changeable
+        case PageControl.DEFAULT:
+            return page.default
+        case _:
+            return page.current
+
+
+def mode_select(unit: Unit, command: Command) -> None:
+    """MODE SELECT(6) and (10), 6.11 and 6.12: everything is checked before anything changes."""
+    ten = command.cdb[0] == ModeSelect10.OPCODE
+    cdb = ModeSelect10.unpack(command.cdb) if ten else ModeSelect6.unpack(command.cdb)
+    if not cdb.parameter_list_length:
+        return
+    try:
+        if len(command.data_out) < cdb.parameter_list_length:
+            raise ValueError("data-out ends before the list")
+        data = ModeData.unpack(command.data_out[: cdb.parameter_list_length], ten=ten)
+    except ValueError:
+        raise illegal_request(Asc.PARAMETER_LIST_LENGTH_ERROR) from None
+    if data.pages and not cdb.page_format:
+        raise invalid_field_in_cdb(1, 4)
+    known = {(page.code, page.subpage): page for page in unit.mode_pages()}
+    for page, offset in zip(data.pages, data.offsets, strict=True):
+        _check_page(known.get((page[0] & 0x3F, page[1] if page[0] & 0x40 else 0)), page, offset)
+    before = (unit.mode_medium(), unit.mode_block_descriptor(long_lba=True), unit.mode_pages())
+    unit.select_mode_medium(data.medium_type, data.device_specific)
+    if data.block_descriptor:
+        unit.select_block_descriptor(data.block_descriptor, 8 if ten else 4)
+    for page in data.pages:
+        unit.select_mode_page(page)
+    if before != (unit.mode_medium(), unit.mode_block_descriptor(long_lba=True), unit.mode_pages()):
+        unit.raise_attention(Asc.MODE_PARAMETERS_CHANGED, but=command.nexus)
+
+
+def _check_page(known: ModePage | None, page: bytes, offset: int) -> None:
+    """Refuse a page that the unit has not, of another length, or changed where it must not be."""
+    if known is None:
+        raise invalid_field_in_parameter_list(offset, 5)
+    if len(page) != len(known.current):
+        raise invalid_field_in_parameter_list(offset + (2 if page[0] & 0x40 else 1))
+    for index in range(4 if page[0] & 0x40 else 2, len(page)):
+        wrong = (page[index] ^ known.current[index]) & ~known.changeable[index]
+        if wrong:
+            raise invalid_field_in_parameter_list(offset + index, wrong.bit_length() - 1)
+
+
+def _parameter_list_length(unit: Unit, cdb: bytes) -> int:
+    layout = ModeSelect10 if cdb[0] == ModeSelect10.OPCODE else ModeSelect6
+    return layout.unpack(cdb).parameter_list_length
+
+
+PRIMARY_TABLE = table_of(
+    Row("TEST UNIT READY", TestUnitReady.USAGE, test_unit_ready),
+    Row("REQUEST SENSE", RequestSense.USAGE, request_sense, in_attention=True),
+    Row("INQUIRY", Inquiry.USAGE, inquiry, in_attention=True),
+    Row("REPORT LUNS", ReportLuns.USAGE, report_luns, in_attention=True),
+    Row("MODE SENSE(6)", ModeSense6.USAGE, mode_sense),
+    Row("MODE SENSE(10)", ModeSense10.USAGE, mode_sense),
+    Row(
+        "MODE SELECT(6)",
+        ModeSelect6.usage_without("save_pages"),
+        mode_select,
+        data_out=_parameter_list_length,
+    ),
+    Row(
+        "MODE SELECT(10)",
+        ModeSelect10.usage_without("save_pages"),
+        mode_select,
+        data_out=_parameter_list_length,
+    ),
+    Row(
+        "REPORT SUPPORTED OPERATION CODES",
+        ReportSupportedOperationCodes.USAGE,
+        report_supported_operation_codes,
+        service_action=ReportSupportedOperationCodes.SERVICE_ACTION,
+    ),
+)
