@@ -7,6 +7,7 @@ and a small one none: it is used where it lies.
 """
 
 from collections.abc import Callable
+from mmap import mmap
 from struct import Struct
 
 from serverfree.iscsi.codes import BHS_LENGTH
@@ -18,7 +19,9 @@ _PAD = (b"", b"\0\0\0", b"\0\0", b"\0")
 # Below this the copy out of the receive buffer is cheaper than a scattered receive.
 _WORTH_PLACING = 8192
 
-RECEIVE_BUFFER = 1 << 20  # 1 MiB: a queue of 32 commands of 4 KiB, or several 256 KiB segments
+# Room for a data segment of 1 MiB that cannot be placed, with all its headers; or for a queue of
+# small commands at once.
+RECEIVE_BUFFER = (1 << 20) + (1 << 16)
 
 Placement = Callable[[memoryview, int], memoryview | None]
 RawPdu = tuple[memoryview, memoryview, memoryview]
@@ -41,7 +44,8 @@ class Receiver:
         """`max_data_segment_length` is what we declared (8192 until login has said otherwise)."""
         self.max_data_segment_length = max_data_segment_length
         self.place: Placement | None = None
-        self._memory = memoryview(bytearray(size))
+        # Anonymous memory, not a bytearray: pages that an idle connection never uses cost nothing.
+        self._memory = memoryview(mmap(-1, size))
         self._start = 0
         self._end = 0
         # A placed segment that is still arriving: its header, all of it, and what is missing.

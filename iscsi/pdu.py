@@ -467,8 +467,12 @@ class AsyncMessage:
 
     @classmethod
     def unpack(cls, bhs: Buffer, data: Buffer) -> "AsyncMessage":
-        lun, _, stat_sn, exp_cmd_sn, max_cmd_sn, *event = cls.LAYOUT.unpack_from(bhs)[4:]
-        return cls(lun, stat_sn, exp_cmd_sn, max_cmd_sn, *event, data=data)
+        lun, _, stat_sn, exp_cmd_sn, max_cmd_sn, event, vendor_code, first, second, third = (
+            cls.LAYOUT.unpack_from(bhs)[4:]
+        )
+        return cls(
+            lun, stat_sn, exp_cmd_sn, max_cmd_sn, event, vendor_code, first, second, third, data
+        )
 
 
 @dataclass(slots=True)

@@ -47,6 +47,7 @@ class Unit:
     kind: str = "unit"
     device_type: int = DeviceType.UNKNOWN
     product: str = ""
+    ordered: bool = False
     version_descriptors: ClassVar[tuple[VersionDescriptor, ...]] = (
         VersionDescriptor.SAM_5,
         VersionDescriptor.SPC_4,
@@ -190,6 +191,9 @@ class Unit:
     def raise_attention(self, asc: Asc, *, but: Nexus | None = None) -> None:
         """Queue a unit attention for every attached nexus except `but`."""
         self.attentions.establish(asc, but)
+
+    def distrust_map(self) -> None:
+        """The kernel could not read memory that a reply pointed to; nothing here is mapped."""
 
     def reset(self) -> None:
         """LOGICAL UNIT RESET (SAM-5 6.3.3): volatile settings go back, every nexus is told."""

@@ -1,5 +1,6 @@
 """What passes between a transport and a logical unit: a command in, a reply out."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
@@ -60,7 +61,8 @@ class LogicalUnit(Protocol):
 
     name: str
     kind: str  # "disk", "tape", "copy-manager", "snapshot": as the ready line prints it
-    device_type: int  # PERIPHERAL DEVICE TYPE, SPC-4 table 143
+    ordered: bool  # no command may overtake a queued one (a tape has a position, a disk has not)
+    lun_inventory: Callable[[], Sequence[int]]  # what REPORT LUNS lists; set by the target
 
     def lane(self, cdb: bytes) -> Lane:
         """Return where this CDB may run. Cheap; never raises."""
@@ -82,6 +84,9 @@ class LogicalUnit(Protocol):
 
     def raise_attention(self, asc: Asc, *, but: Nexus | None = None) -> None:
         """Queue a unit attention for every attached nexus except `but`."""
+
+    def distrust_map(self) -> None:
+        """The kernel could not read memory that a reply pointed to: read by calls from now on."""
 
     def reset(self) -> None:
         """LOGICAL UNIT RESET (SAM-5 6.3.3); attentions for all nexuses."""

@@ -1,0 +1,398 @@
+"""The target's side of a connection in full feature phase, without I/O (RFC 7143 4, 7, 11).
+
+Bytes come in through the `Receiver`, `events()` says what they mean, the answering methods put
+bytes into `output`; the owner of the socket moves both. One thread at a time.
+
+Errors: a PDU that breaks the protocol but leaves the stream readable is answered with a Reject
+here; what cannot be repaired at ErrorRecoveryLevel 0 raises ProtocolError, and the connection ends.
+"""
+
+from collections.abc import Iterator
+from struct import Struct
+
+from serverfree.iscsi import sequence
+from serverfree.iscsi.codes import (
+    FINAL,
+    IMMEDIATE,
+    NO_TAG,
+    LogoutResponseCode,
+    Opcode,
+    RejectReason,
+    ResidualFlag,
+    Response,
+    TaskResponse,
+)
+from serverfree.iscsi.errors import ProtocolError, RejectPdu
+from serverfree.iscsi.framing import RawPdu, Receiver, padding
+from serverfree.iscsi.negotiation import Offer, Parameters
+from serverfree.iscsi.pdu import (
+    R2T,
+    Buffer,
+    DataIn,
+    DataOut,
+    LogoutRequest,
+    LogoutResponse,
+    NopIn,
+    NopOut,
+    Reject,
+    ScsiCommand,
+    ScsiResponse,
+    TargetPdu,
+    TaskManagementRequest,
+    TaskManagementResponse,
+    TextRequest,
+    TextResponse,
+)
+from serverfree.iscsi.task import DataOutTransfers, Task
+from serverfree.iscsi.transfer import data_in_pdus
+
+# Commands that the window lets an initiator have in flight. QEMU keeps 128, open-iscsi 32 a LUN.
+QUEUE_DEPTH = 128
+# What a login may agree on. Unsolicited data needs memory that no R2T holds back, a queue full of
+# it at the worst, so its limit is lower than a burst's.
+OFFER = Offer(
+    max_recv_data_segment_length=1 << 20,
+    max_burst_length=8 << 20,
+    first_burst_length=256 << 10,
+)
+_MAX_TEXT = 64 << 10
+
+_NUMBERED = {
+    Opcode.NOP_OUT,
+    Opcode.SCSI_COMMAND,
+    Opcode.TASK_MANAGEMENT_REQUEST,
+    Opcode.TEXT_REQUEST,
+    Opcode.LOGOUT_REQUEST,
+}
+_CMD_SN = Struct(">24xI")
+_SENSE_LENGTH = Struct(">H")
+_COMMAND = ScsiCommand.LAYOUT
+_DATA_IN = DataIn.LAYOUT
+_GOOD = 0
+
+Event = Task | TaskManagementRequest | TextRequest | LogoutRequest
+
+
+class TargetConnection:
+    """Full feature phase of one connection.
+
+    `output` holds the buffers to send, in order: headers, and the payload of reads as it was
+    given. `tasks` holds the commands that are not yet answered, by initiator task tag.
+    """
+
+    def __init__(
+        self, receiver: Receiver, parameters: Parameters, exp_cmd_sn: int, stat_sn: int
+    ) -> None:
+        """Go on after login: the next CmdSN to expect and the next StatSN to use."""
+        self.parameters = parameters
+        self.output: list[Buffer] = []
+        self.transfers = DataOutTransfers(parameters)
+        self.tasks = self.transfers.tasks
+        self._receiver = receiver
+        receiver.max_data_segment_length = parameters.max_recv_data_segment_length
+        receiver.place = self.transfers.place
+        self._max_send = parameters.max_send_data_segment_length
+        self._exp_cmd_sn = exp_cmd_sn
+        self._stat_sn = stat_sn
+        self._early: dict[int, RawPdu] = {}  # by CmdSN: came before one that is still missing
+        self._text = b""  # of a request that comes in several PDUs
+        self._text_left: dict[int, bytes] = {}  # by transfer tag: the rest of a long answer
+
+    # ---------------------------------------------------------------- what came in
+
+    def events(self) -> Iterator[Event]:
+        """Yield what the received bytes mean, in CmdSN order; answer with the methods below.
+
+        A task comes when its command does, with the data that came unasked; once more, complete,
+        if `solicit` asked for the rest. What views point to is good until the next bytes are
+        received: a task that is answered later is kept with `keep`.
+        """
+        next_pdu = self._receiver.next_pdu
+        while (raw := next_pdu()) is not None:
+            event = self._pdu(raw)
+            if event is not None:
+                yield event
+            while self._early and (held := self._early.pop(self._exp_cmd_sn, None)):
+                event = self._pdu(held)
+                if event is not None:
+                    yield event
+
+    def _pdu(self, raw: RawPdu) -> Event | None:
+        bhs = raw[0]
+        first = bhs[0]
+        opcode = first & 0x3F
+        try:
+            if opcode == Opcode.DATA_OUT:
+                return self._data_out(raw)
+            if opcode not in _NUMBERED:
+                raise self._unexpected(opcode)
+            if not first & IMMEDIATE:
+                (cmd_sn,) = _CMD_SN.unpack_from(bhs)
+                if cmd_sn != self._exp_cmd_sn:
+                    self._out_of_order(cmd_sn, raw)
+                    return None
+                self._exp_cmd_sn = cmd_sn + 1 & 0xFFFFFFFF
+            if opcode == Opcode.SCSI_COMMAND:
+                return self._scsi_command(raw)
+            return self._other(opcode, raw)
+        except RejectPdu as reject:
+            self._send(Reject(reject.reason, data=bytes(bhs)))
+            return None
+
+    def _out_of_order(self, cmd_sn: int, raw: RawPdu) -> None:
+        """Hold what is early, ignore what is outside the window (RFC 7143 4.2.2.1).
+
+        On a single connection nothing is early unless the initiator skips numbers; the window
+        bounds what is held.
+        """
+        if sequence.in_window(cmd_sn, self._exp_cmd_sn, self._max_cmd_sn()):
+            self._early[cmd_sn] = tuple(memoryview(bytes(part)) for part in raw)  # type: ignore[assignment]
+
+    def _unexpected(self, opcode: int) -> RejectPdu:
+        if opcode == Opcode.SNACK_REQUEST:
+            return RejectPdu(RejectReason.SNACK_REJECT, "ErrorRecoveryLevel is 0")
+        if opcode == Opcode.LOGIN_REQUEST:
+            return RejectPdu(RejectReason.PROTOCOL_ERROR, "login in full feature phase")
+        return RejectPdu(RejectReason.COMMAND_NOT_SUPPORTED, f"opcode {opcode:02X}h")
+
+    def _scsi_command(self, raw: RawPdu) -> Task | None:
+        first, flags, _, _, lun, tag, length, _, _, cdb = _COMMAND.unpack_from(raw[0])
+        if tag in self.tasks:
+            raise RejectPdu(RejectReason.TASK_IN_PROGRESS, f"task tag {tag:08X}h is in use")
+        task = Task(lun, tag, length, cdb, flags, first & IMMEDIATE != 0)
+        if raw[1]:
+            task.cdb = _extended_cdb(cdb, raw[1])
+        data = raw[2]
+        if data or not flags & FINAL:
+            self.transfers.begin(task, data, flags & FINAL != 0)
+        return task
+
+    def _data_out(self, raw: RawPdu) -> Task | None:
+        task = self.transfers.receive(DataOut.unpack(raw[0], raw[2]))
+        self._ask()
+        return task
+
+    def _other(self, opcode: int, raw: RawPdu) -> Event | None:
+        bhs, _, data = raw
+        if opcode == Opcode.NOP_OUT:
+            nop = NopOut.unpack(bhs, data)
+            if nop.initiator_task_tag != NO_TAG:
+                echo = bytes(data[: self._max_send])
+                self._send(NopIn(nop.lun, nop.initiator_task_tag, data=echo))
+            return None
+        if opcode == Opcode.TASK_MANAGEMENT_REQUEST:
+            return TaskManagementRequest.unpack(bhs, data)
+        if opcode == Opcode.LOGOUT_REQUEST:
+            return LogoutRequest.unpack(bhs, data)
+        return self._text_request(TextRequest.unpack(bhs, bytes(data)))
+
+    def _text_request(self, request: TextRequest) -> TextRequest | None:
+        """Join a request of several PDUs, hand out a long answer in parts (11.10, 11.11)."""
+        if request.target_transfer_tag != NO_TAG and not self._text:
+            rest = self._text_left.pop(request.target_transfer_tag, None)
+            if rest is None:
+                raise RejectPdu(RejectReason.INVALID_PDU_FIELD, "unknown target transfer tag")
+            self.reply_text(request, rest)
+            return None
+        self._text += bytes(request.data)
+        if len(self._text) > _MAX_TEXT:
+            self._text = b""
+            raise RejectPdu(RejectReason.PROTOCOL_ERROR, "text request too long")
+        if request.more:
+            # An empty answer asks for the next part.
+            tag = request.initiator_task_tag
+            self._send(TextResponse(tag, self.transfers.new_tag(), request.lun, final=False))
+            return None
+        request.data, self._text = self._text, b""
+        return request
+
+    # ---------------------------------------------------------------- tasks
+
+    def solicit(self, task: Task, length: int) -> bool:
+        """Collect `length` bytes of data-out, at most what was announced; tell if all is here.
+
+        If not, R2Ts go out as MaxOutstandingR2T and memory allow, and `events` gives the task
+        again. Either way the task's `data` is then cut to what the command takes, and the
+        response counts the residual against `length`.
+        """
+        complete = self.transfers.solicit(task, length)
+        if not complete:
+            self._ask()
+        return complete
+
+    def _ask(self) -> None:
+        for task, tag, number, offset, length in self.transfers.requests():
+            self._send(
+                R2T(
+                    task.lun,
+                    task.initiator_task_tag,
+                    tag,
+                    self._stat_sn,
+                    0,
+                    0,
+                    number,
+                    offset,
+                    length,
+                ),
+                advance=False,
+            )
+
+    def keep(self, task: Task) -> None:
+        """The task will be answered after the next bytes have been received."""
+        self.transfers.keep(task)
+
+    def reply(self, task: Task, status: int, data: Buffer = b"", sense: bytes = b"") -> None:
+        """End a task: Data-In with its data, then its status (11.4, 11.7; residuals 11.4.5).
+
+        Data beyond what the initiator expects is cut and counted as overflow. GOOD travels in the
+        last Data-In; everything else in a SCSI Response, also when data came with it.
+        """
+        expected = task.expected_data_transfer_length
+        length = len(data)
+        if task.flags & 0x60 == 0x40:  # a read
+            moved = length
+            if length > expected:
+                data = memoryview(data)[:expected]
+                length = expected
+        else:
+            moved = task.solicited
+            if length:  # nobody has room for it
+                data, length, moved = b"", 0, moved or length
+        flags = FINAL
+        residual = 0
+        if moved < expected:
+            flags |= ResidualFlag.UNDERFLOW
+            residual = expected - moved
+        elif moved > expected:
+            flags |= ResidualFlag.OVERFLOW
+            residual = moved - expected
+        if task.initiator_task_tag in self.tasks:
+            self.transfers.forget(task)
+            self._ask()
+        data_sn = 0
+        if length:
+            if status == _GOOD and length <= self._max_send and not length & 3:
+                # The common read: one PDU carries all data and the status.
+                self._stat_sn = (stat_sn := self._stat_sn) + 1 & 0xFFFFFFFF
+                self.output += (
+                    _DATA_IN.pack(
+                        Opcode.DATA_IN,
+                        flags | ResidualFlag.STATUS,
+                        0,
+                        _GOOD,
+                        length,
+                        task.lun,
+                        task.initiator_task_tag,
+                        NO_TAG,
+                        stat_sn,
+                        self._exp_cmd_sn,
+                        self._max_cmd_sn(),
+                        0,
+                        0,
+                        residual,
+                    ),
+                    data,
+                )
+                return
+            data_sn = self._data_in(task, data, flags, residual, with_status=status == _GOOD)
+            if status == _GOOD:
+                return
+        self._send(
+            ScsiResponse(
+                task.initiator_task_tag,
+                flags,
+                Response.COMPLETED,
+                status,
+                exp_data_sn=data_sn,
+                residual_count=residual,
+                data=_SENSE_LENGTH.pack(len(sense)) + sense if sense else b"",
+            )
+        )
+
+    def _data_in(
+        self, task: Task, data: Buffer, flags: int, residual: int, *, with_status: bool
+    ) -> int:
+        """Send the data of a read in as many PDUs as it takes; return how many."""
+        view = memoryview(data)
+        data_sn = 0
+        bursts = data_in_pdus(len(view), self._max_send, self.parameters.max_burst_length)
+        for offset, length, final in bursts:
+            pdu = DataIn(
+                task.initiator_task_tag,
+                FINAL if final else 0,
+                lun=task.lun,
+                data_sn=data_sn,
+                buffer_offset=offset,
+                data=view[offset : offset + length],
+            )
+            data_sn += 1
+            if with_status and offset + length == len(view):
+                pdu.flags = flags | ResidualFlag.STATUS
+                pdu.residual_count = residual
+                self._send(pdu)
+            else:
+                # StatSN is meaningful only with status (11.7.4).
+                self._send(pdu, advance=False, stat_sn=0)
+        return data_sn
+
+    def drop(self, task: Task) -> None:
+        """End a task without a response: it has been aborted."""
+        if self.tasks.get(task.initiator_task_tag) is task:
+            self.transfers.forget(task)
+            self._ask()
+
+    # ---------------------------------------------------------------- other answers
+
+    def reply_task_management(self, request: TaskManagementRequest, response: TaskResponse) -> None:
+        """Answer a task management request, when what it asked for has been done."""
+        self._send(TaskManagementResponse(request.initiator_task_tag, response))
+
+    def reply_logout(self, request: LogoutRequest, response: LogoutResponseCode) -> None:
+        """Answer a logout request; the connection is closed once this has been sent."""
+        self._send(LogoutResponse(request.initiator_task_tag, response))
+
+    def reply_text(self, request: TextRequest, text: bytes) -> None:
+        """Answer a text request, in parts that the initiator fetches if it is long (11.11)."""
+        part, rest = text[: self._max_send], text[self._max_send :]
+        response = TextResponse(request.initiator_task_tag, lun=request.lun, data=part)
+        if rest:
+            if len(self._text_left) >= QUEUE_DEPTH:
+                raise ProtocolError("too many text answers left unread")
+            response.target_transfer_tag = self.transfers.new_tag()
+            response.final, response.more = False, True
+            self._text_left[response.target_transfer_tag] = rest
+        self._send(response)
+
+    def reject(self, reason: RejectReason, bhs: bytes) -> None:
+        """Refuse a PDU whose fault only the shell could see."""
+        self._send(Reject(reason, data=bhs))
+
+    # ---------------------------------------------------------------- numbers
+
+    def _max_cmd_sn(self) -> int:
+        """The window is the queue's free places; it never closes behind commands in flight."""
+        return self._exp_cmd_sn + (QUEUE_DEPTH - 1 - len(self.tasks)) & 0xFFFFFFFF
+
+    def _send(self, pdu: TargetPdu, *, advance: bool = True, stat_sn: int | None = None) -> None:
+        pdu.stat_sn = self._stat_sn if stat_sn is None else stat_sn
+        pdu.exp_cmd_sn = self._exp_cmd_sn
+        pdu.max_cmd_sn = self._max_cmd_sn()
+        if advance:
+            self._stat_sn = self._stat_sn + 1 & 0xFFFFFFFF
+        self.output.append(pdu.pack())
+        data: Buffer = getattr(pdu, "data", b"")
+        if len(data):
+            self.output.append(data)
+            if len(data) & 3:
+                self.output.append(padding(len(data)))
+
+
+def _extended_cdb(cdb: bytes, ahs: memoryview) -> bytes:
+    """Return the CDB with its Extended CDB additional header behind it (11.2.2.3)."""
+    at = 0
+    while at + 4 <= len(ahs):
+        length = ahs[at] << 8 | ahs[at + 1]
+        if ahs[at + 2] == 0x01 and length:
+            return cdb + bytes(ahs[at + 4 : at + 3 + length])
+        at += 3 + length + (-(3 + length) & 3)
+    return cdb
