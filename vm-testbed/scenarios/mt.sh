@@ -1,0 +1,96 @@
+# title: every positioning verb of mt on the kernel's tape driver, with the position after each
+# peers: mt-st kernel
+# target backup: tape t0 capacity=64MiB
+# timeout: 240
+
+login backup
+tape=$(tape backup t0)
+mt() { command mt -f "$tape" "$@"; }
+at() { same "$1" "$2" "$(mt tell | grep -oE '[0-9]+')"; }
+file_and_block() { matches "$1" "File number=$2, block number=$3" "$(mt status)"; }
+
+mt rewind
+matches "status of a loaded tape" "BOT ONLINE" "$(mt status)"
+mt setblk 0
+matches "variable blocks" "Tape block size 0 bytes" "$(mt status)"
+
+# Layout: 5 blocks, mark, 3 blocks, mark, 2 blocks, two marks (variable blocks of 1000 * n bytes)
+for count in 5 3 2; do
+	for n in $(seq "$count"); do
+		head -c $((1000 * n)) /dev/urandom >"block.$count.$n"
+		dd if="block.$count.$n" of="$tape" bs=64k status=none
+	done
+	mt weof 1
+done
+mt weof 1
+at "position after writing" 14
+
+mt rewind
+at "rewind" 0
+mt fsf 1
+at "fsf 1" 6
+file_and_block "status after fsf" 1 0
+mt fsr 2
+at "fsr 2" 8
+file_and_block "status after fsr" 1 2
+same "the block behind it" "$(sum block.3.3)" "$(dd if="$tape" bs=64k count=1 status=none | sum)"
+mt bsr 1
+at "bsr 1" 8
+mt fsf 1
+at "fsf 1 from within a file" 10
+mt bsf 1
+at "bsf 1" 9
+mt bsfm 1
+at "bsfm 1" 6
+mt seek 3
+at "seek 3" 3
+same "the block found by seek" "$(sum block.5.4)" "$(dd if="$tape" bs=64k count=1 status=none | sum)"
+mt eod
+at "eod" 14
+matches "eod in status" "EOD" "$(mt status)"
+mt seek 0
+at "seek 0" 0
+mt asf 2
+at "asf 2" 10
+file_and_block "status after asf" 2 0
+
+# Reading up to a mark ends there; the next read goes on behind it
+mt rewind
+same "bytes of the first file" 15000 "$(dd if="$tape" bs=64k status=none | wc -c)"
+same "bytes of the second file" 6000 "$(dd if="$tape" bs=64k status=none | wc -c)"
+mt rewind
+fails "fsr over a mark" mt fsr 7
+at "position after fsr ran into the mark" 6
+mt rewind
+fails "bsr before the beginning" mt bsr 1
+fails "fsf past the last mark" mt fsf 9
+mt rewind
+fails "a block longer than the buffer" dd if="$tape" of=/dev/null bs=100 count=1
+
+# Fixed blocks
+mt rewind
+mt setblk 512
+matches "fixed blocks" "Tape block size 512 bytes" "$(mt status)"
+head -c 51200 /dev/urandom >fixed
+dd if=fixed of="$tape" bs=10240 status=none
+mt weof 1
+at "fixed blocks written" 101
+mt rewind
+same "fixed blocks read in another size" "$(sum fixed)" "$(dd if="$tape" bs=25600 status=none | sum)"
+mt setblk 0
+mt rewind
+same "one of them as a variable block" 512 "$(dd if="$tape" bs=64k count=1 status=none | wc -c)"
+
+mt rewind
+mt erase
+mt rewind
+mt eod
+at "end of data after erase" 0
+
+mt compression 0
+ok "compression off"
+mt eject
+fails "read of an ejected tape" dd if="$tape" of=/dev/null bs=64k count=1
+mt load
+matches "status after load" "BOT ONLINE" "$(mt status)"
+at "position after load" 0
