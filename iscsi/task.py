@@ -120,10 +120,11 @@ class DataOutTransfers:
             task.transfer = transfer = Transfer(None)
         transfer.wanted = wanted
         transfer.ask_from = len(task.data)
-        # Without room, only what may come unasked gets memory now: FirstBurstLength bounds it.
+        # Without room, only what came or may come unasked gets memory now: at most FirstBurstLength.
         size = wanted
         if self._pending + wanted > PENDING_DATA:
-            size = min(wanted, self._parameters.first_burst_length)
+            unasked = transfer.unsolicited.end if transfer.unsolicited else len(task.data)
+            size = min(wanted, unasked)
         self._lend(transfer, size)
         self._store(transfer, 0, task.data)
         self.tasks[task.initiator_task_tag] = task
@@ -176,10 +177,9 @@ class DataOutTransfers:
         while self._waiting:
             transfer = self._waiting[0].transfer
             if transfer is not None and len(transfer.memory) < transfer.wanted:
-                if self._pending + transfer.wanted > PENDING_DATA and self._pending > len(
-                    transfer.memory
-                ):
-                    break
+                others = self._pending - len(transfer.memory)
+                if others and others + transfer.wanted > PENDING_DATA:
+                    break  # alone, any write gets its memory
                 self._grow(transfer)
             self._asking.append(self._waiting.popleft())
         while self._asking:
