@@ -3,7 +3,7 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
-PYTEST := $(BIN)/pytest -ra
+PYTEST := $(BIN)/pytest -rfEs
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-fast test-long bench lint clean peers
@@ -52,7 +52,7 @@ $(BIN)/python:
 	        'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
 	        "$$candidate" -m venv $(VENV) >/dev/null 2>&1 || { \
 	            rm -rf $(VENV) && "$$candidate" -m venv --without-pip $(VENV) && \
-	            "$$candidate" -m pip --python $(VENV)/bin/python install --quiet pip; }; \
+	            "$$candidate" -m pip --python $(VENV)/bin/python install -qq pip; }; \
 	        exit; \
 	    fi; \
 	done; \
@@ -60,11 +60,13 @@ $(BIN)/python:
 	exit 1
 
 $(VENV)/.runtime: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable .
+	@echo 'installing serverfree into $(VENV)'
+	@$(BIN)/python -m pip install -qq --editable .
 	@touch $@
 
 $(VENV)/.test: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable '.[test,trace]'
+	@echo 'installing serverfree and what its tests need into $(VENV)'
+	@$(BIN)/python -m pip install -qq --editable '.[test,trace]'
 	@touch $@ $(VENV)/.runtime
 
 -include vm-testbed/rules.mk
