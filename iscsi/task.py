@@ -120,7 +120,7 @@ class DataOutTransfers:
             task.transfer = transfer = Transfer(None)
         transfer.wanted = wanted
         transfer.ask_from = len(task.data)
-        # Without room, only what came or may come unasked gets memory now: at most FirstBurstLength.
+        # Without room, only what came or may come unasked (FirstBurstLength) gets memory now.
         size = wanted
         if self._pending + wanted > PENDING_DATA:
             unasked = transfer.unsolicited.end if transfer.unsolicited else len(task.data)
