@@ -1,27 +1,36 @@
-"""Sizes as people write them: `512`, `64KiB`, `10MiB`, `1.5GiB`, `2TiB`."""
+"""Sizes as people write them: `4096`, `256KiB`, `1.5GiB`; and as people read them."""
 
 import re
 
-_UNITS = {"": 1, "B": 1, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "TIB": 1 << 40}
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)")
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
+# K, M, G and T alone are common enough to be taken; they too mean powers of 1024.
+_FACTORS = {unit.lower(): 1024**power for power, unit in enumerate(_UNITS)}
+_FACTORS |= {unit[0].lower(): 1024**power for power, unit in enumerate(_UNITS) if power}
+_SIZE = re.compile(r"(\d+)(?:\.(\d+))?\s*([a-z]*)", re.IGNORECASE)
 
 
 def parse_size(text: str) -> int:
-    """Return the bytes that a size names. Raises ValueError that says what is allowed."""
+    """Return a number of bytes. ValueError for what is no size, or no whole number of bytes."""
     match = _SIZE.fullmatch(text.strip())
-    if match is None or match[2].upper() not in _UNITS:
-        raise ValueError(f"{text!r} is no size: write a number with KiB, MiB, GiB, TiB or nothing")
-    size = float(match[1]) * _UNITS[match[2].upper()]
-    if size != int(size):
+    factor = _FACTORS.get((match[3] or "b").lower()) if match else None
+    if match is None or factor is None:
+        raise ValueError(f"{text!r} is not a size; write 4096, 256KiB, 10GiB or 1TiB")
+    fraction = match[2] or ""
+    scaled = int(match[1] + fraction) * factor
+    size, rest = divmod(scaled, 10 ** len(fraction))
+    if rest:
         raise ValueError(f"{text!r} is not a whole number of bytes")
-    return int(size)
+    return size
 
 
-def format_size(size: int) -> str:
-    """Return a size in the largest unit that keeps it at 1 or above, with three digits at most."""
+def format_size(size: float) -> str:
+    """Return a size with at most three digits before its unit: `512 B`, `256 KiB`, `1.5 GiB`."""
     value = float(size)
-    for unit in ("B", "KiB", "MiB", "GiB"):
+    for unit in _UNITS[:-1]:
         if value < 1024:
-            return f"{value:.4g} {unit}"
+            break
         value /= 1024
-    return f"{value:.4g} TiB"
+    else:
+        unit = _UNITS[-1]
+    text = f"{value:.1f}".removesuffix(".0") if value < 100 else f"{value:.0f}"
+    return f"{text} {unit}"

@@ -1,0 +1,88 @@
+"""`serverfree`: one command, its verbs gathered from every package. No logic of its own."""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from serverfree.iscsi.errors import ProtocolError
+from serverfree.scsi.errors import ScsiError
+
+DONE, FAILED, WRONG_USAGE = 0, 1, 2
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """Where a verb lives and its line in the help. It is imported only when it is asked for."""
+
+    module: str
+    help: str
+
+
+VERBS: dict[str, Verb] = {
+    "target": Verb("serverfree.target.commands.target", "serve disks and tapes over iSCSI"),
+    "datamover": Verb("serverfree.target.commands.datamover", "serve a copy manager over iSCSI"),
+    "discover": Verb("serverfree.initiator.commands.discover", "list a portal's targets"),
+    "luns": Verb("serverfree.initiator.commands.luns", "list a target's logical units"),
+    "inquiry": Verb("serverfree.initiator.commands.inquiry", "show what a unit says it is"),
+    "capacity": Verb("serverfree.initiator.commands.capacity", "show the size of a disk"),
+    "read": Verb("serverfree.initiator.commands.read", "read blocks of a disk"),
+    "write": Verb("serverfree.initiator.commands.write", "write blocks of a disk"),
+    "raw": Verb("serverfree.initiator.commands.raw", "send any CDB"),
+    "tape": Verb("serverfree.initiator.commands.tape", "move, read and write a tape"),
+    "xcopy": Verb("serverfree.initiator.commands.xcopy", "copy by EXTENDED COPY, server-free"),
+    "copy-results": Verb(
+        "serverfree.initiator.commands.copy_results", "ask a copy manager about its copies"
+    ),
+    "demo": Verb("serverfree.cli.demo", "show a server-free backup and restore on this machine"),
+}
+
+
+def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
+    """Return a parser that knows every verb by name and only the asked-for one in full."""
+    parser = argparse.ArgumentParser(
+        prog="serverfree",
+        description="A SAN in a package: iSCSI disks and tapes, EXTENDED COPY, server-free backup.",
+        epilog="`serverfree VERB --help` tells more. Exit codes: 0 done, 1 failed, 2 wrong usage.",
+    )
+    subparsers = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    asked = next((word for word in words if word in VERBS), None)
+    for name, verb in VERBS.items():
+        if name == asked:
+            importlib.import_module(verb.module).add_parser(subparsers)
+        else:
+            subparsers.add_parser(name, help=verb.help, add_help=False)
+    return parser
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run one verb and return the exit code; every failure is one line on standard error."""
+    words = sys.argv[1:] if words is None else words
+    try:
+        args = _parser(words).parse_args(words)
+    except ModuleNotFoundError as error:
+        print(f"serverfree: this verb is not installed: {error.name} is missing", file=sys.stderr)
+        return FAILED
+    try:
+        code: int = args.run(args)
+        sys.stdout.flush()
+    except (ProtocolError, ScsiError, OSError, ValueError) as error:
+        return _failed(args.verb, error)
+    except KeyboardInterrupt:
+        print(f"serverfree {args.verb}: interrupted", file=sys.stderr)
+        return FAILED
+    return code
+
+
+def _failed(verb: str, error: Exception) -> int:
+    if isinstance(error, BrokenPipeError):  # whoever read our output has gone; nothing to tell
+        sys.stderr.close()
+        return FAILED
+    text = " ".join(str(error).split()) or type(error).__name__
+    print(f"serverfree {verb}: {text}", file=sys.stderr)
+    return FAILED
+
+
+if __name__ == "__main__":
+    sys.exit(main())
