@@ -12,6 +12,9 @@ from types import TracebackType
 from typing import IO, Self
 from urllib.parse import urlsplit
 
+# The command of this very installation. -P: the working directory is no place to import from (it
+# may be the checkout).
+SERVERFREE = [sys.executable, "-P", "-m", "serverfree.cli.main"]
 START_TIMEOUT = 20.0
 STOP_TIMEOUT = 20.0
 LOG_TAIL = 4000
@@ -99,10 +102,8 @@ class Server:
         if self._log is not None:
             self._log.close()
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 (kept to be read after the end)
-        # -P: the working directory is no place to import from (it may be the checkout).
-        command = [sys.executable, "-P", "-m", "serverfree.cli.main", self.verb]
         self._process = subprocess.Popen(
-            [*command, "--portal", self.portal, *self.arguments],
+            [*SERVERFREE, self.verb, "--portal", self.portal, *self.arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=self._log,

@@ -21,6 +21,7 @@ PACKAGES = {
     "tgtd": "tgt",
     "tgtadm": "tgt",
     "ntfsls": "ntfs-3g",
+    "ntfscat": "ntfs-3g",
 }
 
 

@@ -1,0 +1,211 @@
+"""Our target and data mover against tgt and qemu-img, in one run: ratios as a table and as JSON.
+
+Same machine, same backing file, same client program, server and client each pinned to a core of
+their own, runs alternating, medians. Figures of one machine mean little; ratios of one run mean
+something. `make bench` runs this; `--quick` is for trying it out.
+"""
+
+import argparse
+import json
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from serverfree.cli.processes import SERVERFREE
+from serverfree.initiator.xcopy import xcopy
+from support import servers
+from support.peers import PACKAGES, find
+
+MiB = 1 << 20
+RESULTS = Path("build/bench.json")
+AVERAGE = re.compile(r"iops average (\d+) \((\d+) MB/s\)")
+TAPE_BLOCK = 256 << 10
+
+
+@dataclass(slots=True)
+class Case:
+    """One row: what is measured, in which unit, and what each side reached in each run."""
+
+    name: str
+    unit: str
+    rival: str
+    ours: list[float] = field(default_factory=list)
+    theirs: list[float] = field(default_factory=list)
+
+    @property
+    def ratio(self) -> float:
+        """Return our median over the rival's."""
+        return statistics.median(self.ours) / statistics.median(self.theirs)
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """An iscsi-perf run: requests in flight, 512-byte blocks in each, random or sequential."""
+
+    name: str
+    unit: str
+    in_flight: int
+    blocks: int
+    random: bool
+
+
+LOADS = (
+    Load("4 KiB random read, 1 in flight", "IOPS", 1, 8, True),
+    Load("4 KiB random read, 32 in flight", "IOPS", 32, 8, True),
+    Load("256 KiB sequential read, 8 in flight", "MB/s", 8, 512, False),
+)
+
+
+def pin(pid: int, core: int) -> None:
+    """Keep a process, with the threads it has, on one core (where there are several)."""
+    if (os.cpu_count() or 1) < 2:
+        return
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        os.sched_setaffinity(int(task.name), {core})
+
+
+def iscsi_perf(load: Load, url: str, seconds: int) -> float:
+    """Run libiscsi's load generator on core 1 and return its average."""
+    command = ["iscsi-perf", "-t", str(seconds), "-m", str(load.in_flight), "-b", str(load.blocks)]
+    if load.random:
+        command.append("-r")
+    client = subprocess.Popen([*command, url], stdout=subprocess.PIPE, text=True)
+    pin(client.pid, 1)
+    output, _ = client.communicate(timeout=seconds + 60)
+    averages = AVERAGE.findall(output)
+    if client.returncode or not averages:
+        raise RuntimeError(f"{' '.join(command)} failed:\n{output}")
+    iops, _ = averages[-1]
+    # Its MB/s are whole; the product is exact.
+    return float(iops) if load.unit == "IOPS" else int(iops) * load.blocks * 512 / 1e6
+
+
+def measure_reads(folder: Path, seconds: int, rounds: int, size: int) -> tuple[list[Case], int]:
+    """Return a case for every load, and the resident bytes of our idle target."""
+    backing = servers.random_file(folder / "read.img", size)
+    cases = [Case(load.name, load.unit, "tgt") for load in LOADS]
+    with servers.target("--disk", f"disk={backing}") as ours, servers.Tgt(backing) as theirs:
+        status = Path(f"/proc/{ours.pid}/status").read_text()
+        resident = int(status.split("VmRSS:")[1].split()[0]) * 1024
+        pin(ours.pid, 0)
+        pin(theirs.pid, 0)
+        for number in range(rounds):
+            for load, case in zip(LOADS, cases, strict=True):
+                runs: list[tuple[list[float], str]] = [
+                    (case.ours, ours["disk"].url),
+                    (case.theirs, theirs.url()),
+                ]
+                # Each side goes first in every second round: drift favours no one.
+                for results, url in runs if number % 2 == 0 else reversed(runs):
+                    results.append(iscsi_perf(load, url, seconds))
+    return cases, resident
+
+
+def timed(size: int, run: Callable[[], object]) -> float:
+    """Return MB/s of a run over `size` bytes, with nothing of earlier runs left to write."""
+    os.sync()
+    start = time.monotonic()
+    run()
+    return size / (time.monotonic() - start) / 1e6
+
+
+def measure_copies(folder: Path, rounds: int, size: int) -> Case:
+    """Disk to tape through the mover, against qemu-img between two LUNs; both end flushed."""
+    case = Case("copy of a disk, to tape / to disk", "MB/s", "qemu-img over tgt")
+    source = servers.random_file(folder / "source.img", size)
+    empty = servers.empty_file(folder / "destination.img", size)
+    with (
+        servers.target("--disk", f"disk={source}") as storage,
+        servers.target("--tape", f"tape={folder / 'tape'},capacity={4 * size}") as backup,
+        servers.datamover(storage, backup) as mover,
+        servers.Tgt(source, empty) as theirs,
+    ):
+        manager = next(iter(mover.units.values()))
+
+        def offloaded() -> None:
+            rewind(backup["tape"].url)
+            xcopy(manager.url, storage["disk"].url, backup["tape"].url, tape_block=TAPE_BLOCK)
+
+        def converted() -> None:
+            command = ["qemu-img", "convert", "-n", "-t", "writeback", "-f", "raw", "-O", "raw"]
+            subprocess.run([*command, theirs.url(0), theirs.url(1)], check=True, timeout=300)
+
+        for number in range(rounds):
+            runs = [(case.ours, offloaded), (case.theirs, converted)]
+            for results, run in runs if number % 2 == 0 else reversed(runs):
+                results.append(timed(size, run))
+    return case
+
+
+def rewind(url: str) -> None:
+    """Put the tape at its beginning, so that every run overwrites the one before."""
+    subprocess.run(
+        [*SERVERFREE, "tape", url, "rewind"], check=True, stdout=subprocess.DEVNULL, timeout=60
+    )
+
+
+def show(cases: list[Case], resident: int) -> None:
+    """Print the ratios, and keep every figure of the run in a file."""
+    table = Table(title="serverfree against its rivals, medians of one run")
+    for column in ("", "serverfree", "rival", "", "ratio"):
+        table.add_column(column, justify="left" if column in ("", "rival") else "right")
+    for case in cases:
+        ours, theirs = statistics.median(case.ours), statistics.median(case.theirs)
+        table.add_row(
+            case.name,
+            f"{ours:,.0f}",
+            f"{theirs:,.0f} ({case.rival})",
+            case.unit,
+            f"{case.ratio:.2f}",
+        )
+    Console().print(table)
+    print(f"resident memory of the idle target: {resident / MiB:.0f} MiB")
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(
+        json.dumps(
+            {
+                "machine": {"cores": os.cpu_count(), "python": platform.python_version()},
+                "idle_resident_bytes": resident,
+                "cases": [asdict(case) | {"ratio": round(case.ratio, 3)} for case in cases],
+            },
+            indent=2,
+        )
+    )
+    print(f"every run: {RESULTS}")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="one short round")
+    parser.add_argument("--seconds", type=int, default=4, help="of each read run")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--size", type=int, default=512, metavar="MiB", help="of the volumes")
+    args = parser.parse_args()
+    if args.quick:
+        args.seconds, args.rounds, args.size = 2, 1, 128
+    for program in ("iscsi-perf", "tgtd", "qemu-img", "qemu-img's iscsi driver"):
+        if find(program) is None:
+            print(f"bench needs {program} (Debian: {PACKAGES[program]})", file=sys.stderr)
+            return 1
+    with tempfile.TemporaryDirectory(prefix="serverfree-bench-") as folder:
+        cases, resident = measure_reads(Path(folder), args.seconds, args.rounds, args.size * MiB)
+        cases.append(measure_copies(Path(folder), args.rounds, args.size * MiB))
+    show(cases, resident)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,93 @@
+"""The demo as a newcomer runs it: a process of its own, judged by its exit code and its figures."""
+
+import json
+import lzma
+import os
+import shutil
+import signal
+import subprocess
+import time
+from importlib import resources
+from pathlib import Path
+
+import pytest
+
+from serverfree.cli.processes import SERVERFREE
+from support import peers
+
+DEMO = [*SERVERFREE, "demo"]
+MiB = 1 << 20
+
+
+def descendants(pid: int) -> set[int]:
+    """Return the process ids whose ancestor is `pid`."""
+    parents = {}
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = status.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        parents[int(status.parent.name)] = int(fields[1])
+    found = {pid}
+    while more := {child for child, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found - {pid}
+
+
+def alive(pids: set[int]) -> set[int]:
+    return {pid for pid in pids if Path(f"/proc/{pid}").exists()}
+
+
+@pytest.mark.served
+@pytest.mark.timeout(120)
+def test_the_demo_moves_a_volume_there_and_back_past_the_server(tmp_path):
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    done = subprocess.run(
+        [*DEMO, "--json"], env=environment, capture_output=True, text=True, timeout=110, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    facts = json.loads(done.stdout)
+    assert facts["sha256"]["volume"] == facts["sha256"]["restored"]
+    for direction in ("backup", "restore"):
+        assert facts[direction]["moved_bytes"] >= 256 * MiB
+        assert 0 < facts[direction]["server_bytes"] < facts[direction]["moved_bytes"] / 1000
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.served
+@pytest.mark.parametrize("delay", [0.7, 3.0])
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_demo_leaves_nothing_behind(tmp_path, how, delay):
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(
+        DEMO, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as demo:
+        time.sleep(delay)
+        children = descendants(demo.pid)
+        demo.send_signal(how)
+        assert demo.wait(30) != 0
+    assert alive(children) == set()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.peer
+def test_the_volume_is_ntfs_and_holds_what_it_is_said_to_hold(tmp_path):
+    peers.require("ntfsls", "ntfscat")
+    image = tmp_path / "volume.img"
+    packed = resources.files("serverfree.cli") / "data" / "volume.img.xz"
+    with packed.open("rb") as source, lzma.open(source) as volume, image.open("wb") as file:
+        shutil.copyfileobj(volume, file)
+    assert image.stat().st_size >= 256 * MiB
+
+    def read(program: str, *arguments: str) -> bytes:
+        done = subprocess.run([program, *arguments], capture_output=True, timeout=60, check=True)
+        return done.stdout
+
+    listing = read("ntfsls", "-R", str(image)).decode()
+    for name in ("events.log", "letter 060.txt", "Übersicht 概要.txt", "station-3.csv"):
+        assert name in listing
+    licence = (Path(__file__).parent.parent.parent / "LICENSE").read_bytes()
+    assert read("ntfscat", str(image), "/Documents/LICENSE.txt") == licence
+    report = "/Documents/report.txt"
+    zone = read("ntfscat", "--attribute-name", "Zone.Identifier", str(image), report)
+    assert zone == b"[ZoneTransfer]\r\nZoneId=3\r\n"
