@@ -86,17 +86,22 @@ class Partition:
         return self._now.generation
 
     @property
-    def past_early_warning(self) -> bool:
-        """Return whether the end of data lies in the early-warning zone."""
-        return self._now.offset - LOG_START >= self._limits.early_warning
+    def early_warning(self) -> int:
+        """The native bytes in use from which on early warning is given."""
+        return self._limits.early_warning
 
-    def room_after(self, block: int) -> int:
-        """Native bytes between a position and the end of the partition."""
-        return max(0, LOG_START + self._limits.capacity - self._offset(block))
+    @property
+    def unsynced(self) -> tuple[int, int]:
+        """Objects at the end of data, and their native bytes, that a power failure may take."""
+        return self._now.eod - self._published.eod, self._now.offset - self._published.offset
 
-    def in_early_warning(self, block: int) -> bool:
-        """Return whether a position lies in the early-warning zone."""
-        return self._offset(block) - LOG_START >= self._limits.early_warning
+    def used_at(self, block: int) -> int:
+        """Native bytes before a position."""
+        return self._offset(block) - LOG_START
+
+    def has_room(self, block: int, length: int) -> bool:
+        """Return whether an object of this length could begin at a position."""
+        return self.used_at(block) + length + OVERHEAD <= self._limits.capacity
 
     def entry(self, block: int) -> Entry:
         """Return what lies at a position before the end of data."""
