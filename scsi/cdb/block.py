@@ -1,7 +1,8 @@
 """Commands of block devices (SBC-3 chapter 5). `lba` and `blocks` count logical blocks.
 
-Protection information is not spoken here, so RDPROTECT, WRPROTECT and VRPROTECT, like GROUP
-NUMBER, are no fields: zero when sent, and refused by the gate when they arrive otherwise.
+Protection information is not spoken here, so RDPROTECT, WRPROTECT and VRPROTECT are no fields: zero
+when sent, and refused by the gate when they arrive otherwise. `group` (4.23) asks for statistics of
+a group of blocks, `dpo` and the obsolete `fua_nv` (SBC-2) give hints about caches.
 """
 
 from serverfree.scsi.cdb.layout import Cdb, at, bits, cdb, flag
@@ -36,7 +37,9 @@ class Read10(Cdb):
 
     dpo: bool = flag(1, 4)
     fua: bool = flag(1, 3)
+    fua_nv: bool = flag(1, 1)
     lba: int = at(2, 4)
+    group: int = bits(6, 4, 5)
     blocks: int = at(7, 2)
 
 
@@ -46,8 +49,10 @@ class Read12(Cdb):
 
     dpo: bool = flag(1, 4)
     fua: bool = flag(1, 3)
+    fua_nv: bool = flag(1, 1)
     lba: int = at(2, 4)
     blocks: int = at(6, 4)
+    group: int = bits(10, 4, 5)
 
 
 @cdb(OperationCode.READ_16)
@@ -56,8 +61,10 @@ class Read16(Cdb):
 
     dpo: bool = flag(1, 4)
     fua: bool = flag(1, 3)
+    fua_nv: bool = flag(1, 1)
     lba: int = at(2, 8)
     blocks: int = at(10, 4)
+    group: int = bits(14, 4, 5)
 
 
 @cdb(OperationCode.WRITE_6)
@@ -74,7 +81,9 @@ class Write10(Cdb):
 
     dpo: bool = flag(1, 4)
     fua: bool = flag(1, 3)
+    fua_nv: bool = flag(1, 1)
     lba: int = at(2, 4)
+    group: int = bits(6, 4, 5)
     blocks: int = at(7, 2)
 
 
@@ -84,8 +93,10 @@ class Write12(Cdb):
 
     dpo: bool = flag(1, 4)
     fua: bool = flag(1, 3)
+    fua_nv: bool = flag(1, 1)
     lba: int = at(2, 4)
     blocks: int = at(6, 4)
+    group: int = bits(10, 4, 5)
 
 
 @cdb(OperationCode.WRITE_16)
@@ -94,8 +105,10 @@ class Write16(Cdb):
 
     dpo: bool = flag(1, 4)
     fua: bool = flag(1, 3)
+    fua_nv: bool = flag(1, 1)
     lba: int = at(2, 8)
     blocks: int = at(10, 4)
+    group: int = bits(14, 4, 5)
 
 
 class ByteCheck:
@@ -113,6 +126,7 @@ class WriteAndVerify10(Cdb):
     dpo: bool = flag(1, 4)
     byte_check: int = bits(1, 2, 2)
     lba: int = at(2, 4)
+    group: int = bits(6, 4, 5)
     blocks: int = at(7, 2)
 
 
@@ -124,6 +138,7 @@ class WriteAndVerify12(Cdb):
     byte_check: int = bits(1, 2, 2)
     lba: int = at(2, 4)
     blocks: int = at(6, 4)
+    group: int = bits(10, 4, 5)
 
 
 @cdb(OperationCode.WRITE_AND_VERIFY_16)
@@ -134,6 +149,7 @@ class WriteAndVerify16(Cdb):
     byte_check: int = bits(1, 2, 2)
     lba: int = at(2, 8)
     blocks: int = at(10, 4)
+    group: int = bits(14, 4, 5)
 
 
 @cdb(OperationCode.VERIFY_10)
@@ -143,6 +159,7 @@ class Verify10(Cdb):
     dpo: bool = flag(1, 4)
     byte_check: int = bits(1, 2, 2)
     lba: int = at(2, 4)
+    group: int = bits(6, 4, 5)
     blocks: int = at(7, 2)
 
 
@@ -154,6 +171,7 @@ class Verify12(Cdb):
     byte_check: int = bits(1, 2, 2)
     lba: int = at(2, 4)
     blocks: int = at(6, 4)
+    group: int = bits(10, 4, 5)
 
 
 @cdb(OperationCode.VERIFY_16)
@@ -164,6 +182,7 @@ class Verify16(Cdb):
     byte_check: int = bits(1, 2, 2)
     lba: int = at(2, 8)
     blocks: int = at(10, 4)
+    group: int = bits(14, 4, 5)
 
 
 @cdb(OperationCode.PRE_FETCH_10)
@@ -172,6 +191,7 @@ class PreFetch10(Cdb):
 
     immed: bool = flag(1, 1)
     lba: int = at(2, 4)
+    group: int = bits(6, 4, 5)
     blocks: int = at(7, 2)
 
 
@@ -182,6 +202,7 @@ class PreFetch16(Cdb):
     immed: bool = flag(1, 1)
     lba: int = at(2, 8)
     blocks: int = at(10, 4)
+    group: int = bits(14, 4, 5)
 
 
 @cdb(OperationCode.SYNCHRONIZE_CACHE_10)
@@ -190,6 +211,7 @@ class SynchronizeCache10(Cdb):
 
     immed: bool = flag(1, 1)
     lba: int = at(2, 4)
+    group: int = bits(6, 4, 5)
     blocks: int = at(7, 2)
 
 
@@ -200,6 +222,7 @@ class SynchronizeCache16(Cdb):
     immed: bool = flag(1, 1)
     lba: int = at(2, 8)
     blocks: int = at(10, 4)
+    group: int = bits(14, 4, 5)
 
 
 @cdb(OperationCode.UNMAP)
@@ -207,6 +230,7 @@ class Unmap(Cdb):
     """5.28; its parameter list is in scsi.provisioning."""
 
     anchor: bool = flag(1, 0)
+    group: int = bits(6, 4, 5)
     parameter_list_length: int = at(7, 2)
 
 
@@ -217,6 +241,7 @@ class WriteSame10(Cdb):
     anchor: bool = flag(1, 4)
     unmap: bool = flag(1, 3)
     lba: int = at(2, 4)
+    group: int = bits(6, 4, 5)
     blocks: int = at(7, 2)
 
 
@@ -229,6 +254,7 @@ class WriteSame16(Cdb):
     ndob: bool = flag(1, 0)
     lba: int = at(2, 8)
     blocks: int = at(10, 4)
+    group: int = bits(14, 4, 5)
 
 
 @cdb(OperationCode.SERVICE_ACTION_IN_16, ServiceAction.GET_LBA_STATUS)

@@ -125,6 +125,10 @@ class Unit:
     def require_ready(self) -> None:
         """Raise the NOT READY sense of a unit that has no medium; TEST UNIT READY asks."""
 
+    def sense_of(self, error: OSError) -> Sense:
+        """Return what a failure of the storage is to an initiator."""
+        return Sense(SenseKey.HARDWARE_ERROR, Asc.INTERNAL_TARGET_FAILURE)
+
     # Third-party copy
 
     @property
@@ -156,6 +160,9 @@ class Unit:
             return _check_condition(error.sense)
         except ScsiError as error:
             return Reply(status=error.status)
+        except OSError as error:
+            log.error("%s: command %s: %s", self.name, bytes(command.cdb).hex(" "), error)
+            return _check_condition(self.sense_of(error))
         except Exception:
             log.exception("%s: command %s failed", self.name, bytes(command.cdb).hex(" "))
             return _check_condition(Sense(SenseKey.HARDWARE_ERROR, Asc.INTERNAL_TARGET_FAILURE))

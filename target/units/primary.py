@@ -14,6 +14,7 @@ from serverfree.scsi.cdb.primary import (
     TestUnitReady,
 )
 from serverfree.scsi.errors import (
+    CheckCondition,
     illegal_request,
     invalid_field_in_cdb,
     invalid_field_in_parameter_list,
@@ -33,12 +34,21 @@ def test_unit_ready(unit: Unit, command: Command) -> None:
 
 
 def request_sense(unit: Unit, command: Command) -> bytes:
-    """REQUEST SENSE, 6.39: a pending unit attention, which is cleared so, or NO SENSE."""
+    """REQUEST SENSE, 6.39: a pending unit attention, which is cleared so, or how the unit is."""
     cdb = RequestSense.unpack(command.cdb)
     asc = unit.attentions.take(command.nexus)
-    sense = Sense(SenseKey.NO_SENSE) if asc is None else Sense(SenseKey.UNIT_ATTENTION, asc)
+    sense = _condition(unit) if asc is None else Sense(SenseKey.UNIT_ATTENTION, asc)
     data = sense.pack_descriptors() if cdb.desc else sense.pack()
     return data[: cdb.allocation_length]
+
+
+def _condition(unit: Unit) -> Sense:
+    """Why the unit is not ready, or NO SENSE."""
+    try:
+        unit.require_ready()
+    except CheckCondition as not_ready:
+        return not_ready.sense
+    return Sense(SenseKey.NO_SENSE)
 
 
 def inquiry(unit: Unit, command: Command) -> bytes:

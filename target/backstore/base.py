@@ -1,0 +1,67 @@
+"""What a block unit needs of the storage under it: bytes by offset. No CDB, no sense."""
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from serverfree.scsi.device import Buffer
+
+
+class StoreError(Exception):
+    """A store cannot be opened or made; the message names it, says what is wrong and what to do."""
+
+
+class ReadError(OSError):
+    """The storage could not deliver bytes it holds (an OSError on the way in)."""
+
+
+class BlockStore(Protocol):
+    """Storage of a fixed number of bytes, read and written at offsets.
+
+    Whoever calls keeps offset and length within `size`. All methods may be called from several
+    threads at once; overlapping writes land in some order, whole pages at a time. Failures are
+    OSError with the errno of the operating system; reading fails as ReadError.
+    """
+
+    size: int
+    readonly: bool
+    can_discard: bool
+    """Whether `discard` gives space back."""
+    granularity: int
+    """Bytes in which the storage allocates and frees; the physical block that a disk reports."""
+
+    def view(self, offset: int, length: int) -> Buffer:
+        """Return bytes to be sent: maybe a window on the storage, of which only the kernel may
+        read (SIGBUS otherwise, if the storage fails), and which shows later writes."""
+
+    def pread(self, offset: int, length: int) -> bytes:
+        """Return a copy of the bytes, to be looked at."""
+
+    def write(self, offset: int, data: Buffer) -> None:
+        """Write all of `data`; it is durable after the next `flush` only."""
+
+    def flush(self) -> None:
+        """Put all that was written on stable storage."""
+
+    def discard(self, offset: int, length: int) -> None:
+        """Give space back; the bytes read as zeros from now on. Needs `can_discard`."""
+
+    def zero(self, offset: int, length: int) -> None:
+        """Make the bytes zeros, without giving up their space where they have some."""
+
+    def prefetch(self, offset: int, length: int) -> None:
+        """Hint that the bytes will be read soon."""
+
+    def evict(self, offset: int, length: int) -> None:
+        """Forget cached copies of flushed bytes, as far as may be: the medium is asked next."""
+
+    def extents(self, offset: int, length: int) -> Iterator[tuple[int, int, bool]]:
+        """Yield (offset, length, holds data) runs that cover the range in order.
+
+        Bytes of a run without data read as zeros.
+        """
+
+    def give_up_map(self) -> None:
+        """The kernel could not read a window: have `view` return copies from now on."""
+
+    def close(self) -> None:
+        """Flush and let go. Windows that are out stay readable."""

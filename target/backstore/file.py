@@ -1,0 +1,262 @@
+"""A block store over a file or block device."""
+
+import ctypes
+import errno
+import fcntl
+import mmap
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from serverfree.scsi.device import Buffer
+from serverfree.target.backstore.base import ReadError, StoreError
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+
+_KEEP_SIZE, _PUNCH_HOLE, _ZERO_RANGE = 0x01, 0x02, 0x10  # linux/falloc.h
+_NOT_SUPPORTED = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENODEV)
+_ZEROS = bytes(1 << 20)
+
+
+def _fallocate(fd: int, mode: int, offset: int, length: int) -> None:
+    """fallocate(2), whose modes the standard library does not offer."""
+    while _libc.fallocate(fd, mode, offset, length) != 0:
+        code = ctypes.get_errno()
+        if code != errno.EINTR:
+            raise OSError(code, os.strerror(code))
+
+
+class FileStore:
+    """A block store over an open file; `open_file_store` makes one.
+
+    Reads to be sent come out of a shared read-only map, so a send costs no copy in this process.
+    Nothing is ever stored into the map (a full disk would be SIGBUS) and nothing here looks at its
+    bytes (so would be a bad sector); after `give_up_map` it is not used at all.
+    """
+
+    def __init__(self, fd: int, path: Path, size: int, *, readonly: bool, thin: bool) -> None:
+        self.path = path
+        self.size = size
+        self.readonly = readonly
+        self.granularity = max(512, os.fstatvfs(fd).f_frsize)
+        self._fd = fd
+        self._lost: OSError | None = None
+        self._map: memoryview | None = None
+        try:
+            self._map = memoryview(mmap.mmap(fd, size, mmap.MAP_SHARED, mmap.PROT_READ))
+        except (OSError, ValueError, OverflowError):
+            self._map = None  # a file system without mmap: copies do as well
+        self.can_discard = thin and not readonly and self._can_punch()
+
+    def _can_punch(self) -> bool:
+        try:
+            # Behind the end there is nothing to lose, and nothing grows with KEEP_SIZE.
+            _fallocate(self._fd, _PUNCH_HOLE | _KEEP_SIZE, self.size, self.granularity)
+        except OSError:
+            return False
+        return True
+
+    def view(self, offset: int, length: int) -> Buffer:
+        """Return a window of the map, or a copy once the map is given up."""
+        window = self._map
+        return (
+            window[offset : offset + length] if window is not None else self.pread(offset, length)
+        )
+
+    def pread(self, offset: int, length: int) -> bytes:
+        """Return a copy of the bytes."""
+        try:
+            data = os.pread(self._fd, length, offset)
+            if len(data) == length:
+                return data
+            parts, got = [data], len(data)
+            while got < length:
+                data = os.pread(self._fd, length - got, offset + got)
+                if not data:
+                    raise OSError(errno.EIO, f"{self.path} has become shorter than {self.size}")
+                parts.append(data)
+                got += len(data)
+            return b"".join(parts)
+        except OSError as error:
+            raise ReadError(error.errno, error.strerror) from error
+
+    def write(self, offset: int, data: Buffer) -> None:
+        """Write all of `data` into the page cache."""
+        written = os.pwrite(self._fd, data, offset)
+        if written == len(data):
+            return
+        rest = memoryview(data)
+        while written < len(data):
+            written += os.pwrite(self._fd, rest[written:], offset + written)
+
+    def flush(self) -> None:
+        """Put all that was written on stable storage.
+
+        The kernel reports a failed write-back once and then forgets the pages. What it lost cannot
+        be told any more, so from the first failure on every flush fails until the file is opened
+        anew: no initiator takes a later success for durability of an earlier write.
+        """
+        if self._lost is not None:
+            raise OSError(self._lost.errno, f"an earlier flush failed: {self._lost.strerror}")
+        if self.readonly:
+            return
+        try:
+            os.fdatasync(self._fd)
+        except OSError as error:
+            self._lost = error
+            raise
+
+    def discard(self, offset: int, length: int) -> None:
+        """Punch a hole: whole file system blocks are freed, the parts at the ends are zeroed."""
+        if length:
+            _fallocate(self._fd, _PUNCH_HOLE | _KEEP_SIZE, offset, length)
+
+    def zero(self, offset: int, length: int) -> None:
+        """Zero a range by the file system's own means, or by writing where it has none."""
+        if not length:
+            return
+        try:
+            _fallocate(self._fd, _ZERO_RANGE | _KEEP_SIZE, offset, length)
+        except OSError as error:
+            if error.errno not in _NOT_SUPPORTED:
+                raise
+            zeros = memoryview(_ZEROS)
+            for at in range(offset, offset + length, len(zeros)):
+                self.write(at, zeros[: min(len(zeros), offset + length - at)])
+
+    def prefetch(self, offset: int, length: int) -> None:
+        """Have the kernel read ahead."""
+        os.posix_fadvise(self._fd, offset, length, os.POSIX_FADV_WILLNEED)
+
+    def evict(self, offset: int, length: int) -> None:
+        """Have the kernel drop its pages, except those that the map holds on to."""
+        os.posix_fadvise(self._fd, offset, length, os.POSIX_FADV_DONTNEED)
+
+    def extents(self, offset: int, length: int) -> Iterator[tuple[int, int, bool]]:
+        """Yield the runs of data and of holes, as the file system tells them."""
+        at, end = offset, offset + length
+        while at < end:
+            data = self._seek(at, os.SEEK_DATA, end)
+            if data > at:
+                yield at, min(data, end) - at, False
+                at = data
+                continue
+            hole = min(self._seek(at, os.SEEK_HOLE, end), end)
+            yield at, hole - at, True
+            at = hole
+
+    def _seek(self, offset: int, whence: int, end: int) -> int:
+        # The file offset that lseek moves is used by nothing here, so threads may share it.
+        try:
+            return os.lseek(self._fd, offset, whence)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # no data behind the offset
+                return end
+            if error.errno in _NOT_SUPPORTED:  # cannot tell holes: everything is data
+                return offset if whence == os.SEEK_DATA else end
+            raise ReadError(error.errno, error.strerror) from error
+
+    def give_up_map(self) -> None:
+        """Have `view` return copies from now on: pread says EIO where the map would be fatal."""
+        self._map = None
+
+    def close(self) -> None:
+        """Flush, unmap (when the last window is gone) and unlock."""
+        if self._fd < 0:
+            return
+        try:
+            if self._lost is None:
+                self.flush()
+        finally:
+            self._map = None
+            fd, self._fd = self._fd, -1
+            os.close(fd)
+
+
+def open_file_store(
+    path: str | Path, size: int | None = None, *, readonly: bool = False, thin: bool = False
+) -> FileStore:
+    """Open a file or block device as a store, or make the file if it is missing and has a `size`.
+
+    A new file is `size` zeros; unless `thin`, its space is reserved, so that writes cannot run
+    out of it later. `thin` also offers `discard`. The file is locked: one target serves it
+    exclusively, or several read-only. Raises StoreError.
+    """
+    path = Path(path)
+    fd, created = _open(path, size, readonly=readonly)
+    try:
+        _lock(fd, path, readonly=readonly)
+        if created:
+            assert size is not None
+            _allocate(fd, path, size, thin=thin)
+        actual = _size(fd, path)
+        if size is not None and size != actual:
+            raise StoreError(
+                f"{path} has {actual} bytes, not {size}: leave the size out to serve it as it is, "
+                "or remove the file to have it made anew"
+            )
+        return FileStore(fd, path, actual, readonly=readonly, thin=thin)
+    except BaseException:
+        os.close(fd)
+        if created:
+            path.unlink(missing_ok=True)
+        raise
+
+
+def _open(path: Path, size: int | None, *, readonly: bool) -> tuple[int, bool]:
+    flags = os.O_CLOEXEC | (os.O_RDONLY if readonly else os.O_RDWR)
+    try:
+        if size is not None and not readonly:
+            try:
+                return os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600), True
+            except FileExistsError:
+                pass
+        return os.open(path, flags), False
+    except FileNotFoundError:
+        if readonly:
+            hint = "what is served read-only must be there"
+        elif size is not None:
+            hint = f"its folder {path.parent} is missing, make that first"
+        else:
+            hint = "give a size to have it made"
+        raise StoreError(f"{path} does not exist: {hint}") from None
+    except OSError as error:
+        hint = "" if readonly else "; a file that may only be read is served with readonly"
+        raise StoreError(f"{path} cannot be opened: {error.strerror}{hint}") from error
+
+
+def _lock(fd: int, path: Path, *, readonly: bool) -> None:
+    try:
+        fcntl.flock(fd, (fcntl.LOCK_SH if readonly else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise StoreError(f"{path} is served by another target already: stop that one") from None
+
+
+def _allocate(fd: int, path: Path, size: int, *, thin: bool) -> None:
+    if size <= 0:
+        raise StoreError(f"{path} cannot have {size} bytes: give a positive size")
+    try:
+        os.ftruncate(fd, size)
+        if not thin:
+            try:
+                _fallocate(fd, 0, 0, size)
+            except OSError as error:
+                if error.errno not in _NOT_SUPPORTED:
+                    raise
+    except OSError as error:
+        raise StoreError(
+            f"{path} cannot be made {size} bytes long: {error.strerror}; free some space, or make "
+            "it thin, which takes space as it is written"
+        ) from error
+
+
+def _size(fd: int, path: Path) -> int:
+    mode = os.fstat(fd).st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
+        raise StoreError(f"{path} is neither a file nor a block device: name one that is")
+    size = os.lseek(fd, 0, os.SEEK_END)
+    if not size:
+        raise StoreError(f"{path} is empty: remove it and give a size to have it made")
+    return size

@@ -1,0 +1,342 @@
+"""The disk commands that read, write and verify blocks (SBC-3 chapter 5)."""
+
+from collections.abc import Callable
+from itertools import count
+
+from serverfree.scsi.capacity import CAPACITY_10_MAXIMUM, Capacity10, Capacity16
+from serverfree.scsi.cdb.block import (
+    BLOCKS_OF_ZERO_6,
+    ByteCheck,
+    PreFetch10,
+    PreFetch16,
+    Read6,
+    Read10,
+    Read12,
+    Read16,
+    ReadCapacity10,
+    ReadCapacity16,
+    StartStopUnit,
+    SynchronizeCache10,
+    SynchronizeCache16,
+    Verify10,
+    Verify12,
+    Verify16,
+    Write6,
+    Write10,
+    Write12,
+    Write16,
+    WriteAndVerify10,
+    WriteAndVerify12,
+    WriteAndVerify16,
+)
+from serverfree.scsi.cdb.layout import Cdb
+from serverfree.scsi.device import Buffer
+from serverfree.scsi.errors import CheckCondition, illegal_request, invalid_field_in_cdb
+from serverfree.scsi.sense import Asc, FieldPointer, Sense, SenseKey
+from serverfree.target.units.base import Row, table_of
+from serverfree.target.units.block_device import MAXIMUM_TRANSFER, STEP, BlockDevice
+from serverfree.target.units.command import Command, Lane
+
+_FUA = 0x08  # byte 1 of READ and WRITE
+_LARGEST_INFORMATION = 0x7FFFFFFF  # what INFORMATION of fixed format holds without a doubt
+
+
+class Range:
+    """How a command names its blocks: where LBA and number lie in its CDB, checked when read."""
+
+    def __init__(self, layout: type[Cdb]) -> None:
+        lba, blocks = layout.PLACES["lba"], layout.PLACES["blocks"]
+        self._lba_pointer = FieldPointer(lba.byte, lba.bit, in_cdb=True)
+        self._blocks_pointer = FieldPointer(blocks.byte, blocks.bit, in_cdb=True)
+        # Twice as fast as `unpack` where the LBA fills its bytes, as it does but for 6-byte CDBs.
+        self._lba = slice(lba.byte, lba.byte + (lba.width + 7) // 8)
+        self._lba_mask = lba.mask
+        self._blocks = blocks.slice
+        self._of_zero = BLOCKS_OF_ZERO_6 if layout.LENGTH == 6 else 0
+
+    def extent(self, unit: BlockDevice, cdb: bytes) -> tuple[int, int]:
+        """Return offset and length in bytes, anywhere on the medium."""
+        return unit.extent(
+            int.from_bytes(cdb[self._lba], "big") & self._lba_mask,
+            int.from_bytes(cdb[self._blocks], "big") or self._of_zero,
+            self._lba_pointer,
+        )
+
+    def transfer(self, unit: BlockDevice, cdb: bytes) -> tuple[int, int]:
+        """Return offset and length of a transfer; 5/24/00 if it is longer than block limits say."""
+        extent = self.extent(unit, cdb)
+        if extent[1] > MAXIMUM_TRANSFER:
+            raise self.too_many_blocks()
+        return extent
+
+    def to_the_end(self, unit: BlockDevice, cdb: bytes) -> tuple[int, int]:
+        """Return offset and length where 0 blocks means all from the LBA on."""
+        offset, length = self.extent(unit, cdb)
+        return offset, length or unit.store.size - offset
+
+    def too_many_blocks(self) -> CheckCondition:
+        """5/24/00 with a pointer at the number of blocks."""
+        return illegal_request(Asc.INVALID_FIELD_IN_CDB, self._blocks_pointer)
+
+    def one_block(self, unit: BlockDevice, command: Command) -> bytes:
+        """Return the one block of data-out; 5/24/00 if another length came."""
+        if len(command.data_out) != unit.block_size:
+            raise self.too_many_blocks()
+        return bytes(command.data_out)
+
+
+def whole_blocks(unit: BlockDevice, data: Buffer, length: int) -> Buffer:
+    """Return what came of `length` bytes of data-out, cut to whole blocks.
+
+    An initiator may say on the transport that it sends less than its CDB asks for; of a block
+    that came in part nothing is written (SPC-4 leaves that open, and half a block is no block).
+    """
+    if len(data) == length:
+        return data
+    return memoryview(data)[: min(length, len(data) - len(data) % unit.block_size)]
+
+
+def data_out_of(blocks: Range) -> Callable[[BlockDevice, bytes], int]:
+    """Return what tells the data-out length of a write."""
+
+    def data_out(unit: BlockDevice, cdb: bytes) -> int:
+        unit.require_writable()
+        return blocks.transfer(unit, cdb)[1]
+
+    return data_out
+
+
+def read_lane(unit: BlockDevice, cdb: bytes) -> Lane:
+    """READ waits for the disk only with FUA, which READ(6) has not."""
+    return Lane.QUEUED if cdb[1] & _FUA and cdb[0] != Read6.OPCODE else Lane.INLINE
+
+
+def write_lane(unit: BlockDevice, cdb: bytes) -> Lane:
+    """WRITE waits for the disk with FUA, or always while there is no write cache."""
+    if not unit.write_cache or (cdb[1] & _FUA and cdb[0] != Write6.OPCODE):
+        return Lane.QUEUED
+    return Lane.INLINE
+
+
+def _read(layout: type[Cdb]) -> Row:
+    blocks, has_fua = Range(layout), layout.LENGTH > 6
+
+    def read(unit: BlockDevice, command: Command) -> Buffer:
+        cdb = command.cdb
+        offset, length = blocks.transfer(unit, cdb)
+        if has_fua and cdb[1] & _FUA:
+            unit.store.flush()  # "from the medium": so what is newer must be there first
+        return unit.store.view(offset, length)
+
+    return Row(f"READ({layout.LENGTH})", layout.USAGE, read, lane=read_lane)
+
+
+def _write(layout: type[Cdb]) -> Row:
+    blocks, has_fua = Range(layout), layout.LENGTH > 6
+
+    def write(unit: BlockDevice, command: Command) -> None:
+        cdb = command.cdb
+        unit.require_writable()
+        offset, length = blocks.transfer(unit, cdb)
+        unit.store.write(offset, whole_blocks(unit, command.data_out, length))
+        if not unit.write_cache or (has_fua and cdb[1] & _FUA):
+            unit.store.flush()
+
+    return Row(
+        f"WRITE({layout.LENGTH})",
+        layout.USAGE,
+        write,
+        data_out=data_out_of(blocks),
+        lane=write_lane,
+    )
+
+
+def _check_medium(unit: BlockDevice, command: Command, offset: int, length: int) -> None:
+    """Read a range and throw it away; ReadError is what it is for."""
+    for at in range(offset, offset + length, STEP):
+        unit.keep_on(command)
+        unit.store.pread(at, min(STEP, offset + length - at))
+
+
+def _compare(
+    unit: BlockDevice,
+    command: Command,
+    start: int,
+    end: int,
+    expected: Callable[[int, int], bytes],
+) -> None:
+    """Compare a range with `expected(offset, length)`; E/1D/00 at the first block that differs."""
+    for at in range(start, end, STEP):
+        unit.keep_on(command)
+        length = min(STEP, end - at)
+        found, wanted = unit.store.pread(at, length), expected(at, length)
+        if found != wanted:
+            size = unit.block_size
+            first = next(
+                index
+                for index in count()
+                if found[index * size :][:size] != wanted[index * size :][:size]
+            )
+            lba = (at >> unit.shift) + first
+            raise CheckCondition(
+                Sense(
+                    SenseKey.MISCOMPARE,
+                    Asc.MISCOMPARE_DURING_VERIFY_OPERATION,
+                    information=lba if lba <= _LARGEST_INFORMATION else None,
+                )
+            )
+
+
+def _compare_with_data(unit: BlockDevice, command: Command, offset: int, data: Buffer) -> None:
+    view = memoryview(data)
+    _compare(
+        unit,
+        command,
+        offset,
+        offset + len(view),
+        lambda at, length: bytes(view[at - offset :][:length]),
+    )
+
+
+def _from_medium(unit: BlockDevice, offset: int, length: int) -> None:
+    """Make the next read of a range come from the medium: what it holds is what is verified."""
+    unit.store.flush()
+    unit.store.evict(offset, length)
+
+
+def _verify(layout: type[Cdb]) -> Row:
+    blocks = Range(layout)
+    place = layout.PLACES["byte_check"]
+
+    def byte_check(cdb: bytes) -> int:
+        return cdb[1] >> place.bit - place.width + 1 & place.mask
+
+    def data_out(unit: BlockDevice, cdb: bytes) -> int:
+        match byte_check(cdb):
+            case ByteCheck.DATA:
+                return blocks.transfer(unit, cdb)[1]
+            case ByteCheck.ONE_BLOCK if blocks.extent(unit, cdb)[1]:
+                return unit.block_size
+            case _:
+                return 0
+
+    def verify(unit: BlockDevice, command: Command) -> None:
+        check = byte_check(command.cdb)
+        match check:
+            case ByteCheck.MEDIUM | ByteCheck.ONE_BLOCK:
+                offset, length = blocks.extent(unit, command.cdb)
+            case ByteCheck.DATA:
+                offset, length = blocks.transfer(unit, command.cdb)
+            case _:
+                raise invalid_field_in_cdb(1, place.bit)
+        _from_medium(unit, offset, length)
+        if check == ByteCheck.MEDIUM or not length:
+            _check_medium(unit, command, offset, length)
+        elif check == ByteCheck.DATA:
+            data = whole_blocks(unit, command.data_out, length)
+            _compare_with_data(unit, command, offset, data)
+        else:
+            pattern = blocks.one_block(unit, command) * (STEP // unit.block_size)
+            _compare(unit, command, offset, offset + length, lambda _, size: pattern[:size])
+
+    return Row(
+        f"VERIFY({layout.LENGTH})", layout.USAGE, verify, data_out=data_out, lane=Lane.QUEUED
+    )
+
+
+def _write_and_verify(layout: type[Cdb]) -> Row:
+    blocks = Range(layout)
+    place = layout.PLACES["byte_check"]
+
+    def write_and_verify(unit: BlockDevice, command: Command) -> None:
+        check = command.cdb[1] >> place.bit - place.width + 1 & place.mask
+        if check not in (ByteCheck.MEDIUM, ByteCheck.DATA):
+            raise invalid_field_in_cdb(1, place.bit)
+        unit.require_writable()
+        offset, length = blocks.transfer(unit, command.cdb)
+        data = whole_blocks(unit, command.data_out, length)
+        unit.store.write(offset, data)
+        _from_medium(unit, offset, len(data))
+        if check == ByteCheck.DATA:
+            _compare_with_data(unit, command, offset, data)
+        else:
+            _check_medium(unit, command, offset, len(data))
+
+    return Row(
+        f"WRITE AND VERIFY({layout.LENGTH})",
+        layout.USAGE,
+        write_and_verify,
+        data_out=data_out_of(blocks),
+        lane=Lane.QUEUED,
+    )
+
+
+def _synchronize_cache(layout: type[Cdb]) -> Row:
+    blocks = Range(layout)
+
+    def synchronize_cache(unit: BlockDevice, command: Command) -> None:
+        """IMMED too is answered when the data is safe, which promises more than it asks for."""
+        blocks.extent(unit, command.cdb)
+        unit.store.flush()
+
+    return Row(
+        f"SYNCHRONIZE CACHE({layout.LENGTH})", layout.USAGE, synchronize_cache, lane=Lane.QUEUED
+    )
+
+
+def _pre_fetch(layout: type[Cdb]) -> Row:
+    blocks = Range(layout)
+
+    def pre_fetch(unit: BlockDevice, command: Command) -> None:
+        """GOOD, not CONDITION MET: no promise that everything stays in the cache."""
+        unit.store.prefetch(*blocks.to_the_end(unit, command.cdb))
+
+    return Row(f"PRE-FETCH({layout.LENGTH})", layout.USAGE, pre_fetch)
+
+
+def _read_capacity_10(unit: BlockDevice, command: Command) -> bytes:
+    unit.require_ready()
+    return Capacity10(min(unit.blocks - 1, CAPACITY_10_MAXIMUM), unit.block_size).pack()
+
+
+def _read_capacity_16(unit: BlockDevice, command: Command) -> bytes:
+    unit.require_ready()
+    capacity = Capacity16(
+        unit.blocks - 1,
+        unit.block_size,
+        physical_exponent=unit.physical_exponent,
+        thin=unit.thin,
+        reads_zeros=unit.thin,
+    )
+    return capacity.pack()[: ReadCapacity16.unpack(command.cdb).allocation_length]
+
+
+def _start_stop_unit(unit: BlockDevice, command: Command) -> None:
+    cdb = StartStopUnit.unpack(command.cdb)
+    if not cdb.start and not cdb.no_flush:
+        unit.store.flush()
+    unit.stopped = not cdb.start
+
+
+BLOCK_IO_TABLE = table_of(
+    *map(_read, (Read6, Read10, Read12, Read16)),
+    *map(_write, (Write6, Write10, Write12, Write16)),
+    *map(_write_and_verify, (WriteAndVerify10, WriteAndVerify12, WriteAndVerify16)),
+    *map(_verify, (Verify10, Verify12, Verify16)),
+    *map(_synchronize_cache, (SynchronizeCache10, SynchronizeCache16)),
+    *map(_pre_fetch, (PreFetch10, PreFetch16)),
+    Row("READ CAPACITY(10)", ReadCapacity10.USAGE, _read_capacity_10),
+    Row(
+        "READ CAPACITY(16)",
+        ReadCapacity16.USAGE,
+        _read_capacity_16,
+        service_action=ReadCapacity16.SERVICE_ACTION,
+    ),
+    Row(
+        "START STOP UNIT",
+        # A disk that is not removable has nothing to load, and there are no power conditions.
+        StartStopUnit.usage_without("power_condition", "power_condition_modifier", "load_eject"),
+        _start_stop_unit,
+        lane=Lane.QUEUED,
+    ),
+)

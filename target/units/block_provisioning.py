@@ -1,0 +1,173 @@
+"""The disk commands that fill and free blocks: WRITE SAME, UNMAP, GET LBA STATUS (SBC-3)."""
+
+from collections.abc import Iterator
+from itertools import islice
+
+from serverfree.scsi.cdb.block import GetLbaStatus, Unmap, WriteSame10, WriteSame16
+from serverfree.scsi.errors import (
+    illegal_request,
+    invalid_field_in_cdb,
+    invalid_field_in_parameter_list,
+)
+from serverfree.scsi.provisioning import (
+    UNMAP_DESCRIPTOR_LENGTH,
+    UNMAP_HEADER_LENGTH,
+    LbaStatus,
+    Provisioning,
+    pack_lba_status,
+    unpack_unmap_list,
+)
+from serverfree.scsi.sense import Asc, FieldPointer
+from serverfree.target.units.base import Row, table_of
+from serverfree.target.units.block_device import (
+    MAXIMUM_UNMAP_DESCRIPTORS,
+    MAXIMUM_WRITE_SAME,
+    STEP,
+    BlockDevice,
+)
+from serverfree.target.units.block_io import Range
+from serverfree.target.units.command import Command, Lane
+
+_LARGEST_RUN = 0xFFFFFFFF  # NUMBER OF LOGICAL BLOCKS of an LBA status descriptor
+
+
+def _is_thin(unit: BlockDevice) -> bool:
+    return unit.thin
+
+
+def _write_same(layout: type[WriteSame10] | type[WriteSame16]) -> Row:
+    blocks = Range(layout)
+
+    def extent(unit: BlockDevice, cdb: bytes) -> tuple[int, int]:
+        unit.require_writable()
+        offset, length = blocks.to_the_end(unit, cdb)
+        if length > MAXIMUM_WRITE_SAME:
+            raise blocks.too_many_blocks()
+        return offset, length
+
+    def has_no_data_out(cdb: WriteSame10 | WriteSame16) -> bool:
+        return isinstance(cdb, WriteSame16) and cdb.ndob
+
+    def data_out(unit: BlockDevice, cdb: bytes) -> int:
+        extent(unit, cdb)
+        return 0 if has_no_data_out(layout.unpack(cdb)) else unit.block_size
+
+    def write_same(unit: BlockDevice, command: Command) -> None:
+        cdb = layout.unpack(command.cdb)
+        if cdb.unmap and not unit.thin:
+            raise invalid_field_in_cdb(1, layout.PLACES["unmap"].bit)
+        offset, length = extent(unit, command.cdb)
+        block = b"" if has_no_data_out(cdb) else blocks.one_block(unit, command)
+        if any(block):
+            # Not zeros: unmapped blocks would not read back as asked, so UNMAP is no hint here.
+            _fill(unit, command, offset, length, block)
+        elif cdb.unmap:
+            unit.store.discard(offset, length)
+        else:
+            unit.store.zero(offset, length)
+        if not unit.write_cache:
+            unit.store.flush()
+
+    # ANCHOR is refused: nothing is anchored here (ANC_SUP is 0 in page B2h).
+    return Row(
+        f"WRITE SAME({layout.LENGTH})",
+        layout.usage_without("anchor"),
+        write_same,
+        data_out=data_out,
+        lane=Lane.QUEUED,
+    )
+
+
+def _fill(unit: BlockDevice, command: Command, offset: int, length: int, block: bytes) -> None:
+    pattern = memoryview(block * (min(STEP, length) // len(block)))
+    for at in range(offset, offset + length, len(pattern)):
+        unit.keep_on(command)
+        unit.store.write(at, pattern[: min(len(pattern), offset + length - at)])
+
+
+def _unmap(unit: BlockDevice, command: Command) -> None:
+    """All descriptors are checked before the first block goes."""
+    cdb = Unmap.unpack(command.cdb)
+    unit.require_ready()
+    unit.require_writable()
+    if not cdb.parameter_list_length:
+        return
+    try:
+        if len(command.data_out) < cdb.parameter_list_length:
+            raise ValueError("data-out ends before the list")
+        ranges = unpack_unmap_list(command.data_out[: cdb.parameter_list_length])
+    except ValueError:
+        raise illegal_request(Asc.PARAMETER_LIST_LENGTH_ERROR) from None
+    if len(ranges) > MAXIMUM_UNMAP_DESCRIPTORS:
+        raise invalid_field_in_parameter_list(2)
+    extents = [
+        unit.extent(
+            each.lba,
+            each.blocks,
+            FieldPointer(UNMAP_HEADER_LENGTH + index * UNMAP_DESCRIPTOR_LENGTH),
+        )
+        for index, each in enumerate(ranges)
+    ]
+    for offset, length in extents:
+        unit.keep_on(command)
+        unit.store.discard(offset, length)
+    if not unit.write_cache:
+        unit.store.flush()
+
+
+def _unmap_data_out(unit: BlockDevice, cdb: bytes) -> int:
+    unit.require_writable()
+    return Unmap.unpack(cdb).parameter_list_length
+
+
+def _get_lba_status(unit: BlockDevice, command: Command) -> bytes:
+    """As many runs from the LBA on as fit the allocation length, at least one (5.3.1)."""
+    cdb = GetLbaStatus.unpack(command.cdb)
+    unit.extent(cdb.lba, 1, FieldPointer(GetLbaStatus.PLACES["lba"].byte, in_cdb=True))
+    room = max(1, (cdb.allocation_length - 8) // 16)
+    return pack_lba_status(islice(_runs(unit, cdb.lba), min(room, 4096)))[: cdb.allocation_length]
+
+
+def _runs(unit: BlockDevice, lba: int) -> Iterator[LbaStatus]:
+    """The mapped and deallocated runs from an LBA to the end of the medium.
+
+    A block is deallocated only if all of it is a hole; neighbours of one kind are one run.
+    """
+    start, size = lba << unit.shift, unit.block_size
+    mapped_from = lba
+    for offset, length, has_data in unit.store.extents(start, unit.store.size - start):
+        if has_data:
+            continue
+        first, end = -(-offset // size), (offset + length) // size
+        if first < end:
+            yield from _split(mapped_from, first, Provisioning.MAPPED)
+            yield from _split(first, end, Provisioning.DEALLOCATED)
+            mapped_from = end
+    yield from _split(mapped_from, unit.blocks, Provisioning.MAPPED)
+
+
+def _split(first: int, end: int, status: Provisioning) -> Iterator[LbaStatus]:
+    for lba in range(first, end, _LARGEST_RUN):
+        yield LbaStatus(lba, min(_LARGEST_RUN, end - lba), status)
+
+
+BLOCK_PROVISIONING_TABLE = table_of(
+    _write_same(WriteSame10),
+    _write_same(WriteSame16),
+    Row(
+        "UNMAP",
+        Unmap.usage_without("anchor"),
+        _unmap,
+        data_out=_unmap_data_out,
+        lane=Lane.QUEUED,
+        offered=_is_thin,
+    ),
+    Row(
+        "GET LBA STATUS",
+        GetLbaStatus.USAGE,
+        _get_lba_status,
+        lane=Lane.QUEUED,
+        service_action=GetLbaStatus.SERVICE_ACTION,
+        offered=_is_thin,
+    ),
+)
