@@ -20,8 +20,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
 from image import ImageError, cache_folder, cached_image, image_key, is_cached
 from machine import Machine, MachineError
 from scenario import Scenario, ScenarioError, load_all
