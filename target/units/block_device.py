@@ -211,6 +211,10 @@ class BlockDevice(Unit):
 
     # What the transport tells
 
+    def distrust_map(self) -> None:
+        """The kernel could not read a window of the store: have copies from now on."""
+        self.store.give_up_map()
+
     def reset(self) -> None:
         """Settings go back to their defaults, the unit is started, and every nexus is told."""
         self.write_cache = True

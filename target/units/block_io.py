@@ -126,6 +126,8 @@ def _read(layout: type[Cdb]) -> Row:
         offset, length = blocks.transfer(unit, cdb)
         if has_fua and cdb[1] & _FUA:
             unit.store.flush()  # "from the medium": so what is newer must be there first
+        if command.read_here:
+            return unit.store.pread(offset, length)
         return unit.store.view(offset, length)
 
     return Row(f"READ({layout.LENGTH})", layout.USAGE, read, lane=read_lane)
