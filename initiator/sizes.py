@@ -4,7 +4,7 @@ import re
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 # K, M, G and T alone are common enough to be taken; they too mean powers of 1024.
-_FACTORS = {unit.lower(): 1024**power for power, unit in enumerate(_UNITS)}
+_FACTORS: dict[str, int] = {unit.lower(): 1024**power for power, unit in enumerate(_UNITS)}
 _FACTORS |= {unit[0].lower(): 1024**power for power, unit in enumerate(_UNITS) if power}
 _SIZE = re.compile(r"(\d+)(?:\.(\d+))?\s*([a-z]*)", re.IGNORECASE)
 
@@ -25,12 +25,8 @@ def parse_size(text: str) -> int:
 
 def format_size(size: float) -> str:
     """Return a size with at most three digits before its unit: `512 B`, `256 KiB`, `1.5 GiB`."""
-    value = float(size)
-    for unit in _UNITS[:-1]:
-        if value < 1024:
-            break
-        value /= 1024
-    else:
-        unit = _UNITS[-1]
-    text = f"{value:.1f}".removesuffix(".0") if value < 100 else f"{value:.0f}"
-    return f"{text} {unit}"
+    power = 0
+    while size >= 1024 and power < len(_UNITS) - 1:
+        size, power = size / 1024, power + 1
+    text = f"{size:.1f}".removesuffix(".0") if size < 100 else f"{size:.0f}"
+    return f"{text} {_UNITS[power]}"
