@@ -21,7 +21,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def storage(folder: Path) -> Iterator[Server]:
     """A target with two disks (`one`, `two`) and, to be mistaken for a disk, a tape."""
     server = servers.target(
-        *("--disk", f"one={folder / 'one.img'},size={DISK_SIZE}"),
+        *("--disk", f"one={folder / 'one.img'},size={DISK_SIZE},thin"),
         *("--disk", f"two={folder / 'two.img'},size={DISK_SIZE}"),
         *("--tape", f"tape={folder / 'tape'},capacity=1GiB"),
     )

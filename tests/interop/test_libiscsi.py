@@ -19,6 +19,7 @@ FAMILIES = {
     "ALL.Inquiry": 7,
     "ALL.iSCSI*": 15,
 }
+# Its "[FAILED]" lines are no verdict: it prints them also where it hopes for a refusal.
 TESTS_LINE = re.compile(r"^\s*tests\s+(\d+)\s+(\d+)\s+(\d+)\s+(\d+)\s+(\d+)", re.MULTILINE)
 
 
@@ -54,7 +55,6 @@ def test_the_conformance_suite_finds_no_fault(storage, pattern, at_least):
     ran, failed, output = run_suite(storage["one"].url, pattern)
     assert ran >= at_least, output[-4000:]
     assert failed == 0, output
-    assert "[FAILED]" not in output
 
 
 def test_a_pattern_that_matches_nothing_is_told_from_success(storage):
