@@ -1,0 +1,149 @@
+"""Memory of running copies: bounded for all of them together, reused, handed on without copying."""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import Condition
+
+MIB = 1 << 20
+SLAB = MIB
+DEFAULT_LIMIT = 64 * MIB
+_KEPT_SLABS = 4  # idle memory of a pool
+_POLL_SECONDS = 0.1
+
+
+class BufferPool:
+    """What the copies of a process may hold in buffers, `limit` bytes in all."""
+
+    def __init__(self, limit: int = DEFAULT_LIMIT) -> None:
+        self.limit = limit
+        self._free: list[bytearray] = []
+        self._unreserved = limit
+        self._changed = Condition()
+
+    @contextmanager
+    def reserve(self, size: int, aborted: Callable[[], bool]) -> Iterator[int]:
+        """Set `size` bytes aside (no more than the limit), waiting until they are to be had.
+
+        All at once, so that copies never wait for each other with memory in hand. Yields how many
+        they are, or 0 if `aborted` said so first.
+        """
+        size = min(size, self.limit)
+        with self._changed:
+            while not (granted := self._unreserved >= size) and not aborted():
+                self._changed.wait(_POLL_SECONDS)
+            if granted:
+                self._unreserved -= size
+        try:
+            yield size if granted else 0
+        finally:
+            if granted:
+                with self._changed:
+                    self._unreserved += size
+                    self._changed.notify_all()
+
+    def take(self, size: int) -> bytearray:
+        """Return a buffer of `size` bytes, of whatever content."""
+        if size == SLAB:
+            with self._changed:
+                if self._free:
+                    return self._free.pop()
+        return bytearray(size)
+
+    def give(self, buffer: bytearray) -> None:
+        """Take a buffer back that nobody looks at any more."""
+        if len(buffer) == SLAB:
+            with self._changed:
+                if len(self._free) < _KEPT_SLABS:
+                    self._free.append(buffer)
+
+
+class Slab:
+    """A buffer from which reads are carved; it is free again when all they hold is let go."""
+
+    __slots__ = ("at", "buffer", "live", "view")
+
+    def __init__(self, buffer: bytearray) -> None:
+        self.buffer = buffer
+        self.view = memoryview(buffer)
+        self.at = 0
+        self.live = 0
+
+
+Chunk = tuple[memoryview, Slab | None]
+"""A run of bytes and the slab it lies in; None where the bytes are somebody else's."""
+
+
+class Slabs:
+    """The slabs of one copy, within its `budget` of bytes."""
+
+    def __init__(self, pool: BufferPool, budget: int) -> None:
+        self._pool = pool
+        self._budget = budget
+        self._current: Slab | None = None
+        self.held = 0
+
+    def carve(self, size: int, *, force: bool = False) -> Chunk | None:
+        """Return `size` bytes in one piece, None if they are beyond the budget.
+
+        `force` is for the one who could not go on without: it holds nothing that it could let go.
+        """
+        slab = self._current
+        if slab is None or len(slab.buffer) - slab.at < size:
+            new = max(size, SLAB)
+            if self.held + new > self._budget and not force:
+                return None
+            if slab is not None and not slab.live:
+                self._free(slab)
+            slab = self._current = Slab(self._pool.take(new))
+            self.held += new
+        start = slab.at
+        slab.at += size
+        slab.live += size
+        return slab.view[start : slab.at], slab
+
+    def release(self, chunks: "list[Chunk] | deque[Chunk]") -> None:
+        """Let go of chunks."""
+        for view, slab in chunks:
+            if slab is None:
+                continue
+            slab.live -= len(view)
+            if not slab.live:
+                if slab is self._current:
+                    slab.at = 0
+                else:
+                    self._free(slab)
+
+    def _free(self, slab: Slab) -> None:
+        self.held -= len(slab.buffer)
+        self._pool.give(slab.buffer)
+
+
+class ByteQueue:
+    """Bytes in order, as chunks: the source data or the destination data of a copy."""
+
+    __slots__ = ("_chunks", "length")
+
+    def __init__(self) -> None:
+        self._chunks: deque[Chunk] = deque()
+        self.length = 0
+
+    def append(self, chunk: Chunk) -> None:
+        """Add a chunk at the end."""
+        self._chunks.append(chunk)
+        self.length += len(chunk[0])
+
+    def take(self, size: int) -> list[Chunk]:
+        """Remove the first `size` bytes, of which there are as many, and return them."""
+        taken: list[Chunk] = []
+        self.length -= size
+        while size:
+            view, slab = self._chunks[0]
+            if len(view) <= size:
+                taken.append(self._chunks.popleft())
+                size -= len(view)
+            else:
+                taken.append((view[:size], slab))
+                self._chunks[0] = (view[size:], slab)
+                break
+        return taken

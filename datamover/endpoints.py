@@ -1,0 +1,200 @@
+"""Where a segment reads and writes: runs of blocks on a disk, of transfers on a tape.
+
+A run is cut into commands that each move whole blocks. Whatever a unit answers to one ends here,
+as data moved or as COPY ABORTED (SPC-4 5.17.7.4).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from serverfree.datamover.errors import CopyAborted
+from serverfree.datamover.units import CopyUnit, Issued, Role
+from serverfree.scsi.cdb import block, stream
+from serverfree.scsi.device import Buffer, Result
+from serverfree.scsi.sense import Asc, SenseKey
+from serverfree.scsi.status import Status
+
+PIECE = 1 << 20  # bytes in one disk command
+DISK_DEPTH = 4  # disk commands under way
+TAPE_DEPTH = 1  # a second one could move the tape on from where the first one failed
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """A block device as copy source or destination. `transfer_blocks` is the most per command."""
+
+    unit: CopyUnit
+    block_length: int
+    blocks: int
+    transfer_blocks: int
+    pad: bool
+
+    def run(self, lba: int, blocks: int) -> "DiskRun":
+        """Return the run of blocks that starts at an LBA."""
+        return DiskRun(self, lba, blocks)
+
+    def holds(self, lba: int, blocks: int) -> bool:
+        """Whether all these blocks exist."""
+        return lba + blocks <= self.blocks
+
+
+@dataclass(frozen=True, slots=True)
+class Tape:
+    """A sequential-access device as copy source or destination (implicit address mode).
+
+    `block_length` is 0 for variable-length blocks, else that of FIXED commands.
+    """
+
+    unit: CopyUnit
+    block_length: int
+    pad: bool
+
+    def transfer_bytes(self, transfer_length: int) -> int:
+        """Return how many bytes a command of this transfer length moves (SPC-4 table 138)."""
+        return transfer_length * (self.block_length or 1)
+
+    def run(self, transfer_length: int, transfers: int) -> "TapeRun":
+        """Return the run of this many commands from the current position on."""
+        return TapeRun(self, transfer_length, transfers)
+
+    def write_filemarks(self, count: int, immediate: bool) -> None:
+        """WRITE FILEMARKS. Raises CopyAborted."""
+        self._function(stream.WriteFilemarks6(immediate=immediate, count=count).pack())
+
+    def locate(self, identifier: int) -> None:
+        """LOCATE a logical object of the current partition. Raises CopyAborted."""
+        self._function(stream.Locate10(block=identifier).pack())
+
+    def _function(self, cdb: bytes) -> None:
+        result = self.unit.issue(cdb).wait()
+        if result is None or result.status is not Status.GOOD:
+            raise self.unit.failure(Role.DESTINATION, result)
+
+
+@dataclass(slots=True)
+class DiskRun:
+    """Consecutive blocks of a disk."""
+
+    endpoint: Disk
+    lba: int
+    blocks: int
+
+    depth = DISK_DEPTH
+
+    @property
+    def length(self) -> int:
+        """All of it, in bytes."""
+        return self.blocks * self.endpoint.block_length
+
+    @property
+    def piece(self) -> int:
+        """Bytes in one command."""
+        return self.endpoint.transfer_blocks * self.endpoint.block_length
+
+    def read(self, offset: int, buffer: memoryview) -> Issued:
+        """Read what lies `offset` bytes into the run."""
+        length = self.endpoint.block_length
+        cdb = block.Read16(lba=self.lba + offset // length, blocks=len(buffer) // length)
+        return self.endpoint.unit.issue(cdb.pack(), data_in=buffer)
+
+    def write(self, offset: int, buffers: Sequence[Buffer], size: int) -> Issued:
+        """Write `size` bytes to where they belong, `offset` bytes into the run."""
+        length = self.endpoint.block_length
+        cdb = block.Write16(lba=self.lba + offset // length, blocks=size // length)
+        return self.endpoint.unit.issue(cdb.pack(), data_out=buffers)
+
+    def residual(self, size: int) -> int:
+        """Return bytes not written as INFORMATION counts them: in blocks."""
+        return size // self.endpoint.block_length
+
+    def written(self, result: Result, size: int) -> int:
+        """Return how much a command that did not end well has written: of a disk, unknown."""
+        return 0
+
+    def meets(self, other: "DiskRun | TapeRun | None") -> bool:
+        """Whether both touch a block of the same unit."""
+        return (
+            isinstance(other, DiskRun)
+            and other.endpoint.unit.attached is self.endpoint.unit.attached
+            and self.lba < other.lba + other.blocks
+            and other.lba < self.lba + self.blocks
+        )
+
+
+@dataclass(slots=True)
+class TapeRun:
+    """Consecutive transfers of one length at a tape's position; a command for each."""
+
+    endpoint: Tape
+    transfer_length: int
+    transfers: int
+
+    depth = TAPE_DEPTH
+
+    @property
+    def length(self) -> int:
+        """All of it, in bytes."""
+        return self.transfers * self.piece
+
+    @property
+    def piece(self) -> int:
+        """Bytes in one command."""
+        return self.endpoint.transfer_bytes(self.transfer_length)
+
+    def read(self, offset: int, buffer: memoryview) -> Issued:
+        """Read the next transfer. SILI is zero (6.4.5.4): a block of another length is an error."""
+        cdb = stream.Read6(fixed=bool(self.endpoint.block_length), length=self.transfer_length)
+        return self.endpoint.unit.issue(cdb.pack(), data_in=buffer)
+
+    def write(self, offset: int, buffers: Sequence[Buffer], size: int) -> Issued:
+        """Write the next transfer."""
+        cdb = stream.Write6(fixed=bool(self.endpoint.block_length), length=self.transfer_length)
+        return self.endpoint.unit.issue(cdb.pack(), data_out=buffers)
+
+    def residual(self, size: int) -> int:
+        """Return bytes not written as INFORMATION counts them: in bytes, or blocks if FIXED."""
+        return size // (self.endpoint.block_length or 1)
+
+    def written(self, result: Result, size: int) -> int:
+        """Return how much of a command with CHECK CONDITION and EOM is on the tape.
+
+        Early warning comes with all of it written, the end of the medium with a residual in the
+        drive's own INFORMATION; a drive that gives none is taken to have written nothing.
+        """
+        sense = result.sense
+        if sense is None or not sense.eom:
+            return 0
+        if sense.information is not None:
+            return max(0, size - sense.information * (self.endpoint.block_length or 1))
+        return size if sense.key in (SenseKey.NO_SENSE, SenseKey.RECOVERED_ERROR) else 0
+
+    def meets(self, other: "DiskRun | TapeRun | None") -> bool:
+        """Whether both move the same tape."""
+        return (
+            isinstance(other, TapeRun)
+            and other.endpoint.unit.attached is self.endpoint.unit.attached
+        )
+
+
+Run = DiskRun | TapeRun
+
+
+def finish_read(run: Run, issued: Issued, size: int) -> None:
+    """Wait for a read. Raises CopyAborted unless all of it came."""
+    unit = run.endpoint.unit
+    result = issued.wait()
+    if result is None or result.status is not Status.GOOD:
+        raise unit.failure(Role.SOURCE, result)
+    if result.transferred < size:
+        raise CopyAborted(Asc.COPY_TARGET_DEVICE_DATA_UNDERRUN, unit.pointer)
+    if result.transferred > size:
+        raise CopyAborted(Asc.COPY_TARGET_DEVICE_DATA_OVERRUN, unit.pointer)
+
+
+def finish_write(run: Run, issued: Issued, size: int) -> tuple[int, CopyAborted | None]:
+    """Wait for a write; return what it has written, and the failure if it was one."""
+    result = issued.wait()
+    if result is not None and result.status is Status.GOOD:
+        return size, None
+    failure = run.endpoint.unit.failure(Role.DESTINATION, result)
+    return (0 if result is None else run.written(result, size)), failure

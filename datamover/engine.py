@@ -1,0 +1,336 @@
+"""Runs a copy: reads ahead, writes in order, and never more in memory than its budget.
+
+One thread drives it all: commands are sent without waiting, and waited for in the order sent.
+While a write is waited for, the reads that come after it are already under way. Data is not
+copied here: what a read has filled is handed to the writes as views of the same buffer.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from serverfree.datamover.buffers import ByteQueue, Chunk, Slabs
+from serverfree.datamover.endpoints import DiskRun, Run, TapeRun, finish_read, finish_write
+from serverfree.datamover.errors import CopyAborted
+from serverfree.datamover.plan import Planner, Step
+from serverfree.datamover.units import Issued
+from serverfree.scsi.sense import Asc
+
+_LOOK_AHEAD = 64  # segments whose disk reads may be sent before their turn
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a copy has come; RECEIVE COPY STATUS reads it from another thread.
+
+    `segments_processed` counts the segment under way, `bytes_written` what destinations have
+    acknowledged, in the order of the segments.
+    """
+
+    segments_processed: int = 0
+    bytes_written: int = 0
+
+
+@dataclass(slots=True)
+class _Read:
+    step: Step
+    run: Run
+    chunk: Chunk
+    issued: Issued
+
+
+@dataclass(slots=True)
+class _Write:
+    step: Step
+    run: Run
+    chunks: list[Chunk]
+    size: int
+    issued: Issued
+
+
+class Engine:
+    """One copy from its first segment to its last.
+
+    Disk sources are read ahead, beyond the segment under way where no write before them touches
+    the same blocks (SPC-4 6.4.5.3); a tape is read only for the segment under way, when all that
+    came before it is written (6.4.5.4).
+    """
+
+    def __init__(
+        self,
+        planner: Planner,
+        segments: int,
+        slabs: Slabs,
+        progress: Progress,
+        aborted: Callable[[], bool],
+    ) -> None:
+        self._planner = planner
+        self._segments = segments
+        self._slabs = slabs
+        self._progress = progress
+        self._aborted = aborted
+        self._source = ByteQueue()
+        self._destination = ByteQueue()
+        self._reads: deque[_Read] = deque()
+        self._writes: deque[_Write] = deque()
+        # The step under way and those planned behind it; `_ahead` is the first of them with
+        # something left to read.
+        self._steps: deque[Step] = deque()
+        self._ahead = 0
+        self._planned = 0
+        self._unplannable: CopyAborted | None = None
+        self._may_read_current = False
+
+    def run(self) -> None:
+        """Process every segment. Raises CopyAborted; no command is under way after that."""
+        try:
+            for number in range(self._segments):
+                self._begin(number)
+                self._carry_out(self._steps[0])
+                self._steps.popleft()
+                self._ahead = max(0, self._ahead - 1)
+            self._settle_writes()
+        except BaseException:
+            self._quiesce()
+            raise
+
+    # ------------------------------------------------------------------ one segment
+
+    def _begin(self, number: int) -> None:
+        self._may_read_current = False
+        self._progress.segments_processed = number + 1
+        if not self._steps and not self._plan_next():
+            # What came before has its own errors to report first.
+            self._settle_writes()
+            assert self._unplannable is not None
+            raise self._unplannable
+
+    def _carry_out(self, step: Step) -> None:
+        self._check_abort(step)
+        if step.function is not None:
+            self._settle_writes()
+            try:
+                step.function()
+            except CopyAborted as error:
+                raise error.in_segment(step.number) from None
+            return
+        if step.to_read and (
+            isinstance(step.source, TapeRun)
+            or any(write.run.meets(step.source) for write in self._writes)
+        ):
+            self._settle_writes()
+        if self._would_overwrite_its_source(step):
+            self._copy_descending(step)
+            return
+        self._may_read_current = True
+        self._stream(step)
+        self._drop(step)
+
+    def _stream(self, step: Step) -> None:
+        """Move data from the front of the source to the front of the destination."""
+        move, run = step.move, step.destination
+        if step.inline is not None:
+            self._destination.append((step.inline, None))
+        self._discard(step, move.discarded)
+        left = move.processed
+        offset = 0
+        while run is not None and offset < step.to_write:
+            size = min(run.piece, step.to_write - offset)
+            while self._destination.length < size:
+                if left:
+                    left -= self._process(step, left)
+                else:
+                    self._destination.append((memoryview(bytes(move.pad)), None))
+            self._write(step, run, offset, size)
+            offset += size
+        while left:
+            left -= self._process(step, left)
+
+    def _process(self, step: Step, most: int) -> int:
+        """Make source data destination data, as much as has come; return how much."""
+        if not self._source.length:
+            self._receive(step)
+        size = min(most, self._source.length)
+        for chunk in self._source.take(size):
+            self._destination.append(chunk)
+        return size
+
+    def _discard(self, step: Step, left: int) -> None:
+        while left:
+            if not self._source.length:
+                self._receive(step)
+            size = min(left, self._source.length)
+            self._slabs.release(self._source.take(size))
+            left -= size
+
+    def _drop(self, step: Step) -> None:
+        """What tables 116 and 117 say of the rest."""
+        if step.move.inexact:
+            self._settle_writes()
+            raise CopyAborted(Asc.UNEXPECTED_INEXACT_SEGMENT).in_segment(step.number, step.residual)
+        if step.move.drop_source:
+            self._slabs.release(self._source.take(self._source.length))
+        if step.move.drop_destination:
+            self._slabs.release(self._destination.take(self._destination.length))
+
+    # ------------------------------------------------------------------ reading
+
+    def _receive(self, step: Step) -> None:
+        """Wait for the next data of the step's source."""
+        self._read_ahead()
+        while not self._reads:
+            if self._writes:
+                # All memory is in writes: the first to end makes room.
+                self._complete_write()
+            else:
+                self._read_ahead(force=True)
+        self._check_abort(step)
+        read = self._reads.popleft()
+        try:
+            finish_read(read.run, read.issued, len(read.chunk[0]))
+        except CopyAborted as error:
+            self._settle_writes()
+            raise error.in_segment(step.number, step.residual) from None
+        self._source.append(read.chunk)
+        self._read_ahead()
+
+    def _read_ahead(self, *, force: bool = False) -> None:
+        """Send as many reads as depth, memory and the standard allow; at least one by `force`."""
+        while (step := self._next_to_read()) is not None:
+            run = step.source
+            assert run is not None
+            if len(self._reads) >= run.depth:
+                return
+            chunk = self._slabs.carve(min(run.piece, step.to_read - step.read), force=force)
+            if chunk is None:
+                return
+            self._reads.append(_Read(step, run, chunk, run.read(step.read, chunk[0])))
+            step.read += len(chunk[0])
+            force = False
+
+    def _next_to_read(self) -> Step | None:
+        while True:
+            if self._ahead < len(self._steps):
+                step = self._steps[self._ahead]
+                if step.read < step.to_read:
+                    return step if self._may_read(self._ahead) else None
+                self._ahead += 1
+            elif self._ahead > _LOOK_AHEAD or not self._plan_next():
+                return None
+
+    def _may_read(self, position: int) -> bool:
+        if position == 0:
+            return self._may_read_current
+        source = self._steps[position].source
+        if not isinstance(source, DiskRun):
+            return False
+        return not any(write.run.meets(source) for write in self._writes) and not any(
+            source.meets(self._steps[earlier].destination) for earlier in range(position + 1)
+        )
+
+    def _plan_next(self) -> bool:
+        """Plan one more segment; a failure is kept for when its turn comes."""
+        if self._planned == self._segments or self._unplannable is not None:
+            return False
+        try:
+            self._steps.append(self._planner.step(self._planned))
+        except CopyAborted as error:
+            self._unplannable = error
+            return False
+        self._planned += 1
+        return True
+
+    # ------------------------------------------------------------------ writing
+
+    def _write(self, step: Step, run: Run, offset: int, size: int) -> None:
+        if self._writes and self._writes[-1].run.endpoint.unit is not run.endpoint.unit:
+            # A write that fails must not find later data already on another unit.
+            self._settle_writes()
+        while len(self._writes) >= run.depth:
+            self._complete_write()
+        self._check_abort(step)
+        chunks = self._destination.take(size)
+        issued = run.write(offset, [view for view, _ in chunks], size)
+        self._writes.append(_Write(step, run, chunks, size, issued))
+
+    def _complete_write(self) -> None:
+        """Wait for the first write under way; reads go on meanwhile."""
+        self._read_ahead()
+        write = self._writes.popleft()
+        written, failure = finish_write(write.run, write.issued, write.size)
+        self._slabs.release(write.chunks)
+        write.step.written += written
+        self._progress.bytes_written += written
+        if failure is not None:
+            raise failure.in_segment(write.step.number, write.step.residual)
+
+    def _settle_writes(self) -> None:
+        while self._writes:
+            self._complete_write()
+
+    # ------------------------------------------------------------------ a disk onto itself
+
+    def _would_overwrite_its_source(self, step: Step) -> bool:
+        """Whether writing from the front would reach blocks before they are read."""
+        source, destination = step.source, step.destination
+        if not isinstance(source, DiskRun) or not isinstance(destination, DiskRun):
+            return False
+        if not source.meets(destination):
+            return False
+        length = source.endpoint.block_length
+        carried = self._source.length + self._destination.length
+        return destination.lba * length + carried > source.lba * length
+
+    def _copy_descending(self, step: Step) -> None:
+        """Copy blocks upwards within a disk, the last ones first.
+
+        Order within a segment is the manager's own affair as long as the result is right (5.17.2).
+        The residual counts from the front (5.17.7.4 c), which is written last of all.
+        """
+        source, destination = step.source, step.destination
+        assert source is not None
+        assert destination is not None
+        self._settle_writes()
+        if step.to_read != step.to_write or self._source.length or self._destination.length:
+            # With residue from another segment in front, no order of pieces gives the result.
+            raise CopyAborted(Asc.INVALID_OPERATION_FOR_COPY_SOURCE_OR_DESTINATION).in_segment(
+                step.number
+            )
+        step.read = step.to_read
+        end = step.to_write
+        while end:
+            self._check_abort(step)
+            size = min(source.piece, end)
+            end -= size
+            chunk = self._slabs.carve(size, force=True)
+            assert chunk is not None
+            residual = destination.residual(step.to_write) if end + size < step.to_write else None
+            try:
+                finish_read(source, source.read(end, chunk[0]), size)
+                written, failure = finish_write(
+                    destination, destination.write(end, [chunk[0]], size), size
+                )
+                if failure is not None:
+                    raise failure
+            except CopyAborted as error:
+                raise error.in_segment(step.number, residual) from None
+            finally:
+                self._slabs.release([chunk])
+            self._progress.bytes_written += written
+
+    # ------------------------------------------------------------------ the end
+
+    def _check_abort(self, step: Step) -> None:
+        if self._aborted():
+            raise CopyAborted(Asc.COMMANDS_CLEARED_BY_DEVICE_SERVER).in_segment(
+                step.number, step.residual
+            )
+
+    def _quiesce(self) -> None:
+        """Let every command end: their buffers must not change hands before."""
+        for read in self._reads:
+            read.issued.settle()
+        for write in self._writes:
+            write.issued.settle()
+        self._reads.clear()
+        self._writes.clear()

@@ -1,0 +1,231 @@
+"""A logical unit that a copy uses: what it is, its readiness, and the commands sent to it."""
+
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+from serverfree.datamover.errors import CopyAborted
+from serverfree.iscsi.errors import ProtocolError
+from serverfree.scsi.capacity import Capacity10, Capacity16
+from serverfree.scsi.cdb.block import ReadCapacity10, ReadCapacity16
+from serverfree.scsi.cdb.primary import Inquiry, ModeSense6, TestUnitReady
+from serverfree.scsi.copy_cscd import PARAMETERS, BlockParameters
+from serverfree.scsi.device import Buffer, Device, Pending, Result
+from serverfree.scsi.inquiry import DeviceType, Qualifier, StandardInquiry
+from serverfree.scsi.mode import ModeData
+from serverfree.scsi.sense import Asc, FieldPointer, SenseKey
+from serverfree.scsi.status import Status
+from serverfree.scsi.tape import TapeBlockDescriptor
+from serverfree.scsi.vpd import HEADER_LENGTH, BlockLimits
+
+CARRIER_FAILURES = (ProtocolError, OSError)
+"""What a device raises where an answer can never come."""
+
+_RETRIED = (Status.BUSY, Status.TASK_SET_FULL)
+_RETRIES = 8
+_FIRST_PAUSE = 0.02  # seconds, doubled from retry to retry: 5 s in all
+_MOST_ATTENTIONS = 16
+_MODE_HEADER = 4  # of MODE SENSE(6)
+_DEVICE_CONFIGURATION = 0x10  # a mode page that every tape drive has (SSC-4 8.3.3)
+
+BLOCK_TYPES = tuple(code for code, kind in PARAMETERS.items() if kind is BlockParameters)
+"""The device types that the standard calls block devices (SPC-4 table 134)."""
+
+
+class Role(Enum):
+    """Which part a unit plays in a segment, and so where its own sense data is forwarded."""
+
+    SOURCE = "forwarded_source"
+    DESTINATION = "forwarded_destination"
+
+
+@dataclass(slots=True)
+class Facts:
+    """What a unit has said of itself; true until a unit attention says that something changed.
+
+    `blocks`, `block_length` and `transfer_blocks` (the most one command may move, 0 for no limit)
+    are those of a disk; of a tape, `block_length` is that of its mode parameters, None where it
+    does not tell.
+    """
+
+    device_type: int
+    blocks: int = 0
+    block_length: int | None = None
+    transfer_blocks: int = 0
+
+
+class AttachedUnit(Device, Protocol):
+    """A unit that a fabric has opened for one copy.
+
+    `facts` belongs to the copy that has the unit, and stays with the unit when the fabric keeps
+    the way to it open for the next one.
+    """
+
+    facts: Facts | None
+
+    def close(self, *, broken: bool = False) -> None:
+        """Hand the unit back; `broken` if it no longer answers."""
+
+
+class Issued:
+    """A command under way, sent again where the unit was busy."""
+
+    __slots__ = ("_pending", "_send")
+
+    def __init__(self, send: Callable[[], Pending]) -> None:
+        self._send = send
+        self._pending = self._submit()
+
+    def _submit(self) -> Pending | None:
+        try:
+            return self._send()
+        except CARRIER_FAILURES:
+            return None
+
+    def wait(self) -> Result | None:
+        """Return how it ended, None if the unit will never say. Sends again a bounded while."""
+        pause = _FIRST_PAUSE
+        while self._pending is not None:
+            try:
+                result = self._pending.wait()
+            except CARRIER_FAILURES:
+                return None
+            if result.status not in _RETRIED or pause > _FIRST_PAUSE * 2**_RETRIES:
+                return result
+            time.sleep(pause)
+            pause *= 2
+            self._pending = self._submit()
+        return None
+
+    def settle(self) -> None:
+        """Let it come to its end, whatever that is: its buffers are free then."""
+        if self._pending is not None:
+            with contextlib.suppress(*CARRIER_FAILURES):
+                self._pending.wait()
+
+
+class CopyUnit:
+    """A unit in its place in one parameter list.
+
+    `pointer` is the first byte of the CSCD descriptor that designates it, None for the unit that
+    contains the copy manager, which needs none.
+    """
+
+    def __init__(self, attached: AttachedUnit, pointer: FieldPointer | None) -> None:
+        self.attached = attached
+        self.pointer = pointer
+        self.broken = False
+
+    def issue(
+        self,
+        cdb: bytes,
+        *,
+        data_out: Buffer | Sequence[Buffer] = b"",
+        data_in: memoryview | None = None,
+    ) -> Issued:
+        """Send a command."""
+        submit = self.attached.submit
+        return Issued(lambda: submit(cdb, data_out=data_out, data_in=data_in))
+
+    def failure(self, role: Role, result: Result | None) -> CopyAborted:
+        """A CSCD command failure: status byte and sense go along as they came (5.17.7.4)."""
+        if result is None:
+            self.broken = True
+            return CopyAborted(Asc.THIRD_PARTY_DEVICE_FAILURE, self.pointer)
+        sense = result.sense
+        area = bytes((result.status,)) + (b"" if sense is None else sense.raw or sense.pack())
+        return CopyAborted(Asc.THIRD_PARTY_DEVICE_FAILURE, self.pointer, **{role.value: area})
+
+    def unreachable(self) -> CopyAborted:
+        """The unit does not say what it is."""
+        self.broken = True
+        return CopyAborted(Asc.COPY_TARGET_DEVICE_NOT_REACHABLE, self.pointer)
+
+    def prepare(self, role: Role, device_type: int | None) -> Facts:
+        """Make the unit ready for its first read or write and return what it is.
+
+        Unit attentions are heard to their end first: one met later would be a command failure.
+        `device_type` is what the CSCD descriptor states, None if there is no descriptor.
+        """
+        attached = self.attached
+        if attached.facts is not None and self._clear_attentions(role):
+            attached.facts = None
+        facts = attached.facts or self._inquire()
+        if device_type is not None and facts.device_type != device_type:
+            raise CopyAborted(Asc.INCORRECT_COPY_TARGET_DEVICE_TYPE, self.pointer)
+        if attached.facts is None:
+            self._clear_attentions(role)
+            if facts.device_type in BLOCK_TYPES:
+                self._ask_disk(role, facts)
+            elif facts.device_type == DeviceType.TAPE:
+                self._ask_tape(facts)
+            attached.facts = facts
+        return facts
+
+    def _inquire(self) -> Facts:
+        buffer = memoryview(bytearray(StandardInquiry.size()))
+        cdb = Inquiry(allocation_length=len(buffer)).pack()
+        result = self.issue(cdb, data_in=buffer).wait()
+        if result is None or result.status is not Status.GOOD:
+            raise self.unreachable()
+        inquiry = StandardInquiry.unpack(buffer)
+        if inquiry.qualifier != Qualifier.CONNECTED:
+            raise self.unreachable()
+        return Facts(inquiry.device_type)
+
+    def _clear_attentions(self, role: Role) -> bool:
+        """Return whether there were any. Raises what TEST UNIT READY says besides."""
+        for heard in range(_MOST_ATTENTIONS):
+            result = self.issue(TestUnitReady().pack()).wait()
+            if result is not None and result.status is Status.GOOD:
+                return heard > 0
+            attention = (
+                result is not None
+                and result.sense is not None
+                and result.sense.key is SenseKey.UNIT_ATTENTION
+            )
+            if not attention:
+                break
+        raise self.failure(role, result)
+
+    def _ask_disk(self, role: Role, facts: Facts) -> None:
+        limits = memoryview(bytearray(HEADER_LENGTH + BlockLimits.size()))
+        limits_page = Inquiry(
+            evpd=True, page_code=BlockLimits.PAGE_CODE, allocation_length=len(limits)
+        )
+        capacity = memoryview(bytearray(Capacity16.size()))
+        long = self.issue(ReadCapacity16(allocation_length=len(capacity)).pack(), data_in=capacity)
+        asked = self.issue(limits_page.pack(), data_in=limits)
+        result = long.wait()
+        if result is not None and result.status is Status.GOOD:
+            answer = Capacity16.unpack(capacity)
+            facts.blocks, facts.block_length = answer.last_lba + 1, answer.block_length
+        else:
+            self._ask_short_capacity(role, facts)
+        result = asked.wait()
+        if result is not None and result.status is Status.GOOD:
+            with contextlib.suppress(ValueError):
+                facts.transfer_blocks = BlockLimits.unpack(limits).maximum_transfer_length
+
+    def _ask_short_capacity(self, role: Role, facts: Facts) -> None:
+        capacity = memoryview(bytearray(Capacity10.size()))
+        result = self.issue(ReadCapacity10().pack(), data_in=capacity).wait()
+        if result is None or result.status is not Status.GOOD:
+            raise self.failure(role, result)
+        answer = Capacity10.unpack(capacity)
+        facts.blocks, facts.block_length = answer.last_lba + 1, answer.block_length
+
+    def _ask_tape(self, facts: Facts) -> None:
+        """Learn the block length of fixed-length commands; a drive need not tell."""
+        data = memoryview(bytearray(_MODE_HEADER + TapeBlockDescriptor.size()))
+        cdb = ModeSense6(page_code=_DEVICE_CONFIGURATION, allocation_length=len(data)).pack()
+        result = self.issue(cdb, data_in=data).wait()
+        if result is None or result.status is not Status.GOOD:
+            return
+        with contextlib.suppress(ValueError):
+            mode = ModeData.unpack(data[: result.transferred], ten=False)
+            if len(mode.block_descriptor) == TapeBlockDescriptor.size():
+                facts.block_length = TapeBlockDescriptor.unpack(mode.block_descriptor).block_length
