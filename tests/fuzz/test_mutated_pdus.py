@@ -258,14 +258,15 @@ def survive(storage: servers.Server, count: int, seed: int) -> None:
     assert "Traceback" not in storage.log()
 
 
-def test_two_thousand_mutated_pdus_disturb_no_one_else(storage):
-    survive(storage, 2_000, SEED)
+@pytest.mark.timeout(300)
+def test_twenty_thousand_mutated_pdus_disturb_no_one_else(storage):
+    survive(storage, 20_000, SEED)
 
 
 @pytest.mark.long
-@pytest.mark.timeout(1200)
-def test_twenty_thousand_mutated_pdus_disturb_no_one_else(storage):
-    survive(storage, 20_000, SEED + 100)
+@pytest.mark.timeout(3000)
+def test_four_hundred_thousand_mutated_pdus_disturb_no_one_else(storage):
+    survive(storage, 400_000, SEED + 100)
 
 
 def test_the_mutations_reach_every_kind_of_pdu():
