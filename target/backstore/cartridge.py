@@ -11,6 +11,7 @@ IMMED, a rewind, an unload), and behind it a prefix of what was written since, n
 import os
 import uuid
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +19,12 @@ from serverfree.target.backstore.cartridge_errors import CartridgeError
 from serverfree.target.backstore.cartridge_index import BlockIndex
 from serverfree.target.backstore.cartridge_log import LOG_START, RecordLog
 from serverfree.target.backstore.cartridge_partition import Limits, Partition
-from serverfree.target.backstore.cartridge_state import PartitionState, State, Superblocks
+from serverfree.target.backstore.cartridge_state import (
+    PartitionState,
+    State,
+    Superblocks,
+    sync_directory,
+)
 
 _WARNING_SHARE = 16  # the early-warning zone is this part of the capacity,
 _WARNING_LIMIT = 1 << 30  # but not more than this
@@ -31,6 +37,7 @@ class Cartridge:
         self.directory = directory
         self._superblocks = superblocks
         self.partitions: list[Partition] = []
+        self._open = True
 
     @property
     def identity(self) -> uuid.UUID:
@@ -65,24 +72,24 @@ class Cartridge:
 
     def abandon(self) -> None:
         """Let go without a sync: what a crash would do, and what is left after a failure."""
-        for partition in self.partitions:
-            partition.close()
-        self.partitions.clear()
-        self._superblocks.close()
+        if self._open:
+            self._open = False
+            for partition in self.partitions:
+                partition.close()
+            self._superblocks.close()
 
     def _open_partitions(self) -> None:
         state = self._superblocks.state
         limits = Limits(state.capacity, state.early_warning)
         for number, partition in enumerate(state.partitions):
-            log = RecordLog.open(self.directory / f"part{number}.log", number, state.cartridge)
-            try:
+            with ExitStack() as undo:
+                log = RecordLog.open(self.directory / f"part{number}.log", number, state.cartridge)
+                undo.callback(log.close)
                 index = BlockIndex.open(self.directory / f"part{number}.idx")
-            except BaseException:
-                log.close()
-                raise
-            self.partitions.append(
-                Partition(log, index, partition, limits, self._publisher(number))
-            )
+                undo.callback(index.close)
+                publish = self._publisher(number)
+                self.partitions.append(Partition(log, index, partition, limits, publish))
+                undo.pop_all()
 
     def _publisher(self, number: int) -> Callable[[PartitionState], None]:
         def publish(partition: PartitionState) -> None:
@@ -145,3 +152,4 @@ def _create(directory: Path, capacity: int, early_warning: int | None) -> None:
     RecordLog.create(log, 0, identity)
     BlockIndex.open(directory / "part0.idx").close()
     Superblocks.create(directory, State(identity, capacity, early_warning))
+    sync_directory(directory.parent)

@@ -7,7 +7,7 @@ only at the end of data; `cut` moves that end back first where a tape is overwri
 import errno
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from serverfree.scsi.device import Buffer
 from serverfree.target.backstore.cartridge_errors import (
@@ -324,6 +324,10 @@ class Partition:
         if size > offset:
             _logger.warning("%s: %d bytes of a torn tail dropped", self._log.path, size - offset)
             self._log.truncate(offset)
+            # Whole records may have lain behind the torn one. Should the truncation not outlive a
+            # power failure, what is appended now must not be continued by them: a new generation.
+            self._now = replace(self._now, generation=now.generation + 1)
+            self.sync()
 
     def _rebuild(self, damage: IndexDamaged) -> None:
         _logger.warning("%s: rebuilding the index: %s", self._log.path, damage)

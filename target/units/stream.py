@@ -170,6 +170,7 @@ class StreamUnit(Unit):
 
     TABLE = merge_tables(PRIMARY_TABLE, STREAM_TABLE, THIRD_PARTY_COPY_TABLE)
     kind = "tape"
+    ordered = True
     device_type = DeviceType.TAPE
     product = "TAPE"
     version_descriptors = (*Unit.version_descriptors, VersionDescriptor.SSC_4)
@@ -205,7 +206,8 @@ class StreamUnit(Unit):
 
     def mode_pages(self) -> Sequence[ModePage]:
         """Return the mode pages."""
-        return self.modes.pages(self.medium.number if self.medium else 0)
+        medium = self.medium
+        return self.modes.pages(medium.number if medium else 0)
 
     def select_mode_medium(self, medium_type: int, device_specific: int) -> None:
         """Set the buffered mode."""

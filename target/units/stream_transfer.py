@@ -172,11 +172,11 @@ class _Incomplete(Exception):
     def __init__(self, done: int, room: bool) -> None:
         super().__init__(done)
         self.done = done
-        self._room = room
+        self.room = room
 
     def condition(self, residual: int) -> CheckCondition:
         """The sense, with what was not written."""
-        if self._room:
+        if self.room:
             return check_condition(
                 SenseKey.VOLUME_OVERFLOW,
                 Asc.END_OF_PARTITION_MEDIUM_DETECTED,
@@ -235,10 +235,11 @@ def write_filemarks(unit: StreamUnit, medium: Medium, command: Command) -> None:
         while left and not command.aborted:
             left -= _append(medium, [b""] * min(left, _MARKS_AT_A_TIME), 0)
     except _Incomplete as stop:
+        if stop.room and not cdb.immediate:
+            medium.cartridge.sync()  # what is there keeps the promise
         raise stop.condition(left - stop.done) from stop
-    finally:
-        if not cdb.immediate:
-            medium.cartridge.sync()
+    if not cdb.immediate:
+        medium.cartridge.sync()
     _warn(unit, medium, begin)
 
 
