@@ -45,6 +45,8 @@ from serverfree.iscsi.pdu import (
 )
 from serverfree.iscsi.task import DataOutTransfers, Task
 from serverfree.iscsi.transfer import data_in_pdus
+from serverfree.scsi.sense import Asc, Sense, SenseKey
+from serverfree.scsi.status import Status
 
 # Commands that the window lets an initiator have in flight. QEMU keeps 128, open-iscsi 32 a LUN.
 QUEUE_DEPTH = 128
@@ -68,6 +70,8 @@ _CMD_SN = Struct(">24xI")
 _SENSE_LENGTH = Struct(">H")
 _COMMAND = ScsiCommand.LAYOUT
 _DATA_IN = DataIn.LAYOUT
+# What ends a task whose data did not all come, where nothing is retransmitted (7.8 b).
+_DATA_MISSING = Sense(SenseKey.ABORTED_COMMAND, Asc.PROTOCOL_SERVICE_CRC_ERROR).pack()
 # As plain numbers: an IntFlag costs a microsecond each time two are joined.
 _GOOD = 0
 _UNDERFLOW = int(ResidualFlag.UNDERFLOW)
@@ -173,6 +177,9 @@ class TargetConnection:
 
     def _data_out(self, raw: RawPdu) -> Task | None:
         task = self.transfers.receive(DataOut.unpack(raw[0], raw[2]))
+        if task is not None and task.unsound:
+            self.reply(task, Status.CHECK_CONDITION, sense=_DATA_MISSING)
+            return None
         self._ask()
         return task
 

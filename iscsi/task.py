@@ -6,7 +6,7 @@ from struct import Struct
 from typing import Any
 
 from serverfree.iscsi.codes import NO_TAG, CommandFlag, Opcode, RejectReason
-from serverfree.iscsi.errors import ProtocolError, RejectPdu
+from serverfree.iscsi.errors import RejectPdu
 from serverfree.iscsi.negotiation import Parameters
 from serverfree.iscsi.pdu import Buffer, DataOut
 from serverfree.iscsi.transfer import BufferPool
@@ -38,6 +38,7 @@ class Task:
         "owner",
         "solicited",
         "transfer",
+        "unsound",
     )
 
     def __init__(
@@ -53,6 +54,7 @@ class Task:
         self.solicited = 0
         self.owner: Any = None
         self.transfer: Transfer | None = None
+        self.unsound = False  # data is missing; `data` must not be used
 
 
 class Transfer:
@@ -133,10 +135,10 @@ class DataOutTransfers:
         return False
 
     def receive(self, pdu: DataOut) -> Task | None:
-        """Take in a Data-Out; return its task when that completes it.
+        """Take in a Data-Out; return its task when nothing more is to come for it.
 
-        Raises ProtocolError where data is missing or out of order: at ErrorRecoveryLevel 0 only
-        session recovery mends that (7.8).
+        Data that is missing or out of order makes the task `unsound`: nothing more is asked for,
+        and it ends when every sequence that was has had its final PDU (7.8, 7.9).
         """
         task = self.tasks.get(pdu.initiator_task_tag)
         if task is None or task.transfer is None:
@@ -148,25 +150,28 @@ class DataOutTransfers:
         if burst is None:
             raise RejectPdu(RejectReason.PROTOCOL_ERROR, "Data-Out that nobody asked for")
         end = pdu.buffer_offset + len(pdu.data)
-        if pdu.data_sn != burst.data_sn or pdu.buffer_offset != burst.offset or end > burst.end:
-            raise ProtocolError(
-                f"Data-Out DataSN {pdu.data_sn} at {pdu.buffer_offset}..{end}, expected "
-                f"DataSN {burst.data_sn} at {burst.offset}..{burst.end}"
-            )
-        self._store(transfer, pdu.buffer_offset, pdu.data)
-        burst.data_sn += 1
-        burst.offset = end
+        if (
+            pdu.data_sn != burst.data_sn
+            or pdu.buffer_offset != burst.offset
+            or end > burst.end
+            or (solicited and pdu.final and end != burst.end)
+        ):
+            task.unsound = True
+        if not task.unsound:
+            self._store(transfer, pdu.buffer_offset, pdu.data)
+            burst.data_sn += 1
+            burst.offset = end
         if not pdu.final:
             return None
         if solicited:
-            if end != burst.end:
-                raise ProtocolError(f"Data-Out sequence ends at {end}, {burst.end} asked for")
             del transfer.asked[pdu.target_transfer_tag]
             self._asking.append(task)
         else:
             transfer.unsolicited = None
             transfer.ask_from = end
             self._waiting.append(task)
+        if task.unsound:
+            transfer.ask_from = transfer.wanted
         if transfer.asked or transfer.ask_from < transfer.wanted:
             return None
         task.data = memoryview(transfer.memory)[: transfer.wanted]

@@ -237,15 +237,23 @@ class TestRudeInitiators:
         ("data_sn", "offset", "length", "final"),
         [(1, 0, 512, False), (0, 512, 512, False), (0, 0, 8192, True), (0, 0, 512, True)],
     )
-    def test_data_out_of_order_ends_the_connection(
+    def test_data_out_of_order_ends_the_task_after_its_final_pdu(
         self, pair: ConnectionPair, data_sn: int, offset: int, length: int, final: bool
     ) -> None:
         (task,) = pair.to_target(command(1, 1, cdb=WRITE, length=4096, flags=0xA0))
         pair.target.solicit(task, 4096)
         tag = int.from_bytes(pair.target.output[0][20:24], "big")
+        pair.target.output = []
         pdu = DataOut(0, 1, tag, 0, data_sn, offset, final, bytes(length))
-        with pytest.raises(ProtocolError):
-            list(pair.to_target(wire(pdu.pack(), bytes(length))))
+        assert list(pair.to_target(wire(pdu.pack(), bytes(length)))) == []
+        if not final:
+            assert pair.target.output == []
+            last = DataOut(0, 1, tag, 0, data_sn + 1, offset + length, True, bytes(512))
+            assert list(pair.to_target(wire(last.pack(), bytes(512)))) == []
+        response = only_output(pair, ScsiResponse)
+        assert response.status == Status.CHECK_CONDITION
+        assert bytes(response.data[2:]).hex() == "70000b000000000a000000004705" + "00" * 4
+        assert not pair.target.tasks
 
     def test_data_for_an_answered_task_is_dropped(self, pair: ConnectionPair) -> None:
         pdu = DataOut(0, 99, NO_TAG, 0, 0, 0, True, bytes(512))
