@@ -17,7 +17,8 @@ def parse_size(text: str) -> int:
         raise ValueError(f"{text!r} is not a size; write 4096, 256KiB, 10GiB or 1TiB")
     fraction = match[2] or ""
     scaled = int(match[1] + fraction) * factor
-    size, rest = divmod(scaled, 10 ** len(fraction))
+    parts: int = 10 ** len(fraction)
+    size, rest = divmod(scaled, parts)
     if rest:
         raise ValueError(f"{text!r} is not a whole number of bytes")
     return size

@@ -1,0 +1,111 @@
+"""What the verbs share: their arguments, a unit to talk to, facts on standard output."""
+
+import argparse
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from serverfree.initiator.session import LogicalUnit, Session
+from serverfree.initiator.sizes import parse_size
+from serverfree.initiator.urls import open_session, open_target
+from serverfree.iscsi.errors import ProtocolError
+from serverfree.iscsi.names import Portal, Url
+
+DONE, FAILED = 0, 1
+
+Subparsers = Any  # argparse._SubParsersAction has no public name
+
+
+def argument(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Return `parse` for argparse: what it says of bad input reaches the person who typed it."""
+
+    def checked(text: str) -> Any:
+        try:
+            return parse(text)
+        except (ValueError, ProtocolError) as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return checked
+
+
+def _number(text: str) -> int:
+    """Return a number written in decimal, or in hexadecimal as 0x... or ...h."""
+    hexadecimal = text.lower().removesuffix("h") if text.lower().endswith("h") else None
+    number = int(text, 0) if hexadecimal is None else int(hexadecimal, 16)
+    if number < 0:
+        raise ValueError(f"{text} is negative")
+    return number
+
+
+def _unit_url(text: str) -> Url:
+    url = Url.parse(text)
+    if url.lun is None:
+        raise ValueError(f"{url} names a target; add the number of a unit: {url}/0")
+    return url
+
+
+URL = argument(Url.parse)
+UNIT_URL = argument(_unit_url)
+PORTAL = argument(Portal.parse)
+SIZE = argument(parse_size)
+NUMBER = argument(_number)
+
+
+def add_verb(subparsers: Subparsers, name: str, text: str, run: Any) -> argparse.ArgumentParser:
+    """Declare a verb; its whole help begins with the same words as its line in the list."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        name, help=text, description=text[0].upper() + text[1:] + "."
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def add_url(parser: argparse.ArgumentParser) -> None:
+    """The unit that a verb is about."""
+    parser.add_argument("url", type=UNIT_URL, metavar="URL", help="iscsi://HOST[:PORT]/TARGET/LUN")
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Facts as JSON on request."""
+    parser.add_argument("--json", action="store_true", help="print the facts as JSON")
+
+
+@contextmanager
+def unit_of(url: Url) -> Iterator[LogicalUnit]:
+    """Log in and yield the unit of a URL; log out in the end."""
+    session, lun = open_session(url)
+    with session:
+        yield session.unit(lun)
+
+
+@contextmanager
+def target_of(url: Url) -> Iterator[Session]:
+    """Log in at the target of a URL and yield the session; log out in the end."""
+    with open_target(url) as session:
+        yield session
+
+
+def show(args: argparse.Namespace, facts: dict[str, Any]) -> None:
+    """Print facts, one a line, or as one JSON object."""
+    if args.json:
+        print_json(facts)
+        return
+    width = max(map(len, facts), default=0)
+    for name, value in facts.items():
+        print(f"{name.replace('_', ' '):<{width}}  {_plain(value)}")
+
+
+def print_json(facts: Any) -> None:
+    print(json.dumps(facts, indent=2))
+
+
+def _plain(value: Any) -> str:
+    match value:
+        case None:
+            return "-"
+        case bool():
+            return "yes" if value else "no"
+        case list() | tuple():
+            return ", ".join(map(str, value)) or "-"
+    return str(value)

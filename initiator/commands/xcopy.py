@@ -1,0 +1,126 @@
+"""`serverfree xcopy`: a copy that a copy manager does, past this machine."""
+
+import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+
+from serverfree.initiator.commands.common import (
+    DONE,
+    NUMBER,
+    SIZE,
+    UNIT_URL,
+    Subparsers,
+    add_json,
+    add_verb,
+    print_json,
+)
+from serverfree.initiator.copy_listing import describe_copy, hex_dump
+from serverfree.initiator.copy_plan import DEFAULT_TAPE_BLOCK, Plan
+from serverfree.initiator.sizes import format_size
+from serverfree.initiator.xcopy import CopyReport, Progress, dry_run, xcopy
+from serverfree.scsi.cdb.copy import ExtendedCopy
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Declare the verb and its arguments."""
+    parser = add_verb(subparsers, "xcopy", "copy by EXTENDED COPY, server-free", run)
+    parser.add_argument(
+        "--mover", type=UNIT_URL, required=True, metavar="URL", help="the copy manager's unit"
+    )
+    parser.add_argument("source", type=UNIT_URL, metavar="SRC", help="a disk or a tape")
+    parser.add_argument("destination", type=UNIT_URL, metavar="DST", help="a disk or a tape")
+    parser.add_argument(
+        "--skip", type=NUMBER, default=0, metavar="N", help="begin N blocks into the source disk"
+    )
+    parser.add_argument(
+        "--seek", type=NUMBER, default=0, metavar="N", help="write N blocks into the destination"
+    )
+    parser.add_argument(
+        "--count",
+        type=NUMBER,
+        metavar="N",
+        help="copy N blocks of the source disk, from a tape N blocks of the destination; "
+        "default: the whole disk, from a tape the file that it stands before",
+    )
+    parser.add_argument(
+        "--tape-block",
+        type=SIZE,
+        default=DEFAULT_TAPE_BLOCK,
+        metavar="S",
+        help=f"bytes of a block on tape (default {format_size(DEFAULT_TAPE_BLOCK)})",
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="show what would be sent; nothing is copied"
+    )
+    add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Copy, and say what was moved and what passed through here."""
+    wishes = {
+        "skip": args.skip,
+        "seek": args.seek,
+        "count": args.count,
+        "tape_block": args.tape_block,
+    }
+    if args.dry_run:
+        _show_plan(args, dry_run(args.source, args.destination, **wishes))
+        return DONE
+    with _progress_bar(args) as progress:
+        report = xcopy(args.mover, args.source, args.destination, progress=progress, **wishes)
+    _show_report(args, report)
+    return DONE
+
+
+def _show_plan(args: argparse.Namespace, plan: Plan) -> None:
+    commands = []
+    for step in plan.steps:
+        parameters = step.copy.pack()
+        cdb = ExtendedCopy(parameter_list_length=len(parameters)).pack()
+        commands.append((list(describe_copy(step.copy)), cdb, parameters))
+    if args.json:
+        print_json(
+            {
+                "bytes": plan.size,
+                "commands": [
+                    {"cdb": cdb.hex(), "parameter_list": parameters.hex(), "meaning": meaning}
+                    for meaning, cdb, parameters in commands
+                ],
+            }
+        )
+        return
+    for meaning, cdb, parameters in commands:
+        print(f"EXTENDED COPY  {cdb.hex(' ')}")
+        print(*meaning, sep="\n")
+        print(*hex_dump(parameters), sep="\n")
+
+
+def _show_report(args: argparse.Namespace, report: CopyReport) -> None:
+    if args.json:
+        print_json(asdict(report) | {"server_bytes": report.server_bytes})
+        return
+    rate = report.moved_bytes / report.seconds if report.seconds else 0
+    share = report.server_bytes / report.moved_bytes if report.moved_bytes else 0
+    print(f"moved by the copy manager  {report.moved_bytes} bytes, {format_size(rate)}/s")
+    print(f"through this machine       {report.server_bytes} bytes ({share:.4%})")
+    print(f"commands, segments         {report.commands}, {report.segments}")
+
+
+@contextmanager
+def _progress_bar(args: argparse.Namespace) -> Iterator[Progress | None]:
+    """Yield a callback that draws a bar on standard error, None where nobody looks."""
+    # Imported here: it takes longer than all the rest, and most runs draw nothing.
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
+
+    console = Console(stderr=True)
+    if args.json or not console.is_terminal:
+        yield None
+        return
+    with Progress(
+        "{task.description}", BarColumn(), DownloadColumn(binary_units=True), TransferSpeedColumn(),
+        console=console, transient=True,
+    ) as bar:  # fmt: skip
+        task = bar.add_task("copying", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

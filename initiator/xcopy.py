@@ -1,0 +1,281 @@
+"""A server-free copy from end to end: name both units, plan, have a copy manager do it, report.
+
+The server only looks at the units and talks to the copy manager; the data goes past it. What it
+does move is counted at its sockets.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from serverfree.initiator.connection import Timing
+from serverfree.initiator.copy import CopyManager
+from serverfree.initiator.copy_listing import describe_segment
+from serverfree.initiator.copy_plan import (
+    DEFAULT_TAPE_BLOCK,
+    USUAL_LIMITS,
+    Endpoint,
+    Plan,
+    PlanError,
+    Step,
+    choose_designator,
+    plan_copy,
+)
+from serverfree.initiator.disk import Disk
+from serverfree.initiator.session import (
+    CommandTimeout,
+    LogicalUnit,
+    PendingCommand,
+    Session,
+)
+from serverfree.initiator.tape import Stop, Tape
+from serverfree.initiator.unit import Unit, describe
+from serverfree.initiator.urls import open_session
+from serverfree.iscsi.errors import ProtocolError
+from serverfree.iscsi.names import Url
+from serverfree.scsi.copy_list import CopyList
+from serverfree.scsi.copy_results import OperatingParameters
+from serverfree.scsi.errors import CheckCondition, ScsiError
+from serverfree.scsi.inquiry import DeviceType
+from serverfree.scsi.sense import Sense, SenseKey
+from serverfree.scsi.status import Status
+
+POLL_INTERVAL = 0.25
+Progress = Callable[[int, int], None]
+"""Called with the bytes moved so far and the bytes to move."""
+
+
+class CopyFailed(CheckCondition):
+    """The copy manager gave up; the text says in which segment, and what the units said."""
+
+    def __init__(self, sense: Sense, why: str, moved: int) -> None:
+        super().__init__(sense)
+        self.why = why
+        self.moved = moved
+
+    def __str__(self) -> str:
+        return self.why
+
+
+@dataclass(frozen=True, slots=True)
+class CopyReport:
+    """What a copy came to. `moved_bytes` were moved by the copy manager, past the server."""
+
+    moved_bytes: int
+    server_sent: int
+    server_received: int
+    seconds: float
+    commands: int
+    segments: int
+
+    @property
+    def server_bytes(self) -> int:
+        """Everything that passed through the server's sockets, headers and all."""
+        return self.server_sent + self.server_received
+
+
+class Meter:
+    """Counts what the sessions of one job move through this machine."""
+
+    def __init__(self, timing: Timing | None = None) -> None:
+        self._timing = timing
+        self._sessions: list[Session] = []
+
+    def open(self, url: str | Url) -> LogicalUnit:
+        """Log in and return the unit of a URL; the caller closes its session."""
+        session, lun = open_session(url, timing=self._timing)
+        self._sessions.append(session)
+        return session.unit(lun)
+
+    @property
+    def sent(self) -> int:
+        return sum(session.bytes_sent for session in self._sessions)
+
+    @property
+    def received(self) -> int:
+        return sum(session.bytes_received for session in self._sessions)
+
+
+def xcopy(
+    mover: str | Url,
+    source: str | Url,
+    destination: str | Url,
+    *,
+    skip: int = 0,
+    seek: int = 0,
+    count: int | None = None,
+    tape_block: int = DEFAULT_TAPE_BLOCK,
+    progress: Progress | None = None,
+    timing: Timing | None = None,
+) -> CopyReport:
+    """Copy from unit to unit by EXTENDED COPY and return what it came to.
+
+    The arguments are those of `plan_copy`; from a tape without `count`, the file that it stands
+    before is copied, as far as the disk holds it. Raises PlanError, CopyFailed, ScsiError,
+    LoginFailure, SessionLost.
+    """
+    started = time.monotonic()
+    meter = Meter(timing)
+    ends = _ends(meter, source, destination, tape_block)
+    if ends[0].is_tape and count is None:
+        count = _tape_file_blocks(meter, source, ends[1], seek, tape_block)
+    unit = meter.open(mover)
+    with unit.session:
+        manager = CopyManager(unit)
+        limits = manager.operating_parameters()
+        plan = plan_copy(*ends, limits, skip=skip, seek=seek, count=count, tape_block=tape_block)
+        moved = run_plan(manager, plan, progress)
+    return CopyReport(
+        moved, meter.sent, meter.received, time.monotonic() - started, len(plan.steps),
+        plan.segments,
+    )  # fmt: skip
+
+
+def dry_run(
+    source: str | Url,
+    destination: str | Url,
+    *,
+    skip: int = 0,
+    seek: int = 0,
+    count: int | None = None,
+    tape_block: int = DEFAULT_TAPE_BLOCK,
+    limits: OperatingParameters = USUAL_LIMITS,
+    timing: Timing | None = None,
+) -> Plan:
+    """Return what `xcopy` would send; only the two units are asked, and neither is moved."""
+    ends = _ends(Meter(timing), source, destination, tape_block)
+    return plan_copy(*ends, limits, skip=skip, seek=seek, count=count, tape_block=tape_block)
+
+
+def run_plan(manager: CopyManager, plan: Plan, progress: Progress | None = None) -> int:
+    """Have a copy manager do a plan; return the bytes moved. An interrupt aborts the command."""
+    moved = 0
+    for step in plan.steps:
+        moved += _run(manager, step, moved, plan.size, progress)
+        if progress is not None:
+            progress(min(moved, plan.size), plan.size)
+    return moved
+
+
+def _run(
+    manager: CopyManager, step: Step, before: int, total: int, progress: Progress | None
+) -> int:
+    """Run one command, telling how far it is; return the bytes it moved."""
+    command = step.copy
+    pending = manager.start(command)
+    assert isinstance(pending, PendingCommand)
+    polling = progress is not None
+    try:
+        while True:
+            try:
+                result = pending.wait(POLL_INTERVAL if polling else None)
+                break
+            except CommandTimeout:
+                moved = _moved(manager, command)
+                if moved is None:
+                    polling = False
+                elif progress is not None:
+                    progress(min(before + moved, total), total)
+    except BaseException:
+        # Not left running behind the caller's back.
+        if not pending.done:
+            with contextlib.suppress(ProtocolError, ScsiError):
+                pending.abort()
+        raise
+    moved = _moved(manager, command)
+    if result.status is Status.CHECK_CONDITION and result.sense is not None:
+        if result.sense.key is not SenseKey.COMPLETED:
+            raise _failure(manager, command, result.sense, before + (moved or 0))
+    else:
+        result.check()
+    return step.size if moved is None else moved
+
+
+def _moved(manager: CopyManager, command: CopyList) -> int | None:
+    """Ask how much has been moved; None of a manager that does not tell."""
+    try:
+        return manager.status(command.list_identifier).bytes_transferred
+    except CheckCondition as error:
+        if error.sense.key is SenseKey.ILLEGAL_REQUEST:
+            return None
+        raise
+
+
+def _failure(manager: CopyManager, command: CopyList, sense: Sense, moved: int) -> CopyFailed:
+    """Say what went wrong, with what the manager has kept about it (SA 4)."""
+    with contextlib.suppress(ScsiError, ValueError):
+        details = manager.failure(command.list_identifier)
+        if len(details.sense) > len(sense.raw):
+            sense = Sense.unpack(details.sense)
+    words = [str(sense)]
+    if sense.key is SenseKey.COPY_ABORTED:
+        number = sense.command_specific & 0xFFFF
+        if number < len(command.segments):
+            words.append(f"in segment {number} ({describe_segment(command.segments[number])})")
+        for name, area in (
+            ("source", sense.forwarded_source),
+            ("destination", sense.forwarded_destination),
+        ):
+            if area:
+                words.append(f"the {name} answered {_forwarded(area)}")
+    if sense.pointer is not None:
+        words.append(f"at byte {sense.pointer.byte}")
+    return CopyFailed(sense, "; ".join(words), moved)
+
+
+def _forwarded(area: bytes) -> str:
+    """Read a unit's own answer: a status byte and its sense data (5.17.7.4)."""
+    try:
+        status = Status(area[0]).name
+    except ValueError:
+        status = f"status {area[0]:02X}h"
+    return f"{status}: {Sense.unpack(area[1:])}" if len(area) > 1 else status
+
+
+def _ends(
+    meter: Meter, source: str | Url, destination: str | Url, tape_block: int
+) -> tuple[Endpoint, Endpoint]:
+    return _examine(meter, source, tape_block), _examine(meter, destination, tape_block)
+
+
+def _examine(meter: Meter, url: str | Url, tape_block: int) -> Endpoint:
+    """Find out what a unit is and how a copy manager can name it."""
+    device = meter.open(url)
+    with device.session:
+        unit = Unit(device)
+        facts = unit.inquiry()
+        if facts.qualifier or facts.device_type not in (DeviceType.DISK, DeviceType.TAPE):
+            raise PlanError(f"{device} is {describe(facts)}; a copy is between disks and tapes")
+        designator = choose_designator(unit.identification().designators)
+        if facts.device_type == DeviceType.DISK:
+            size = Disk(device).capacity()
+            return Endpoint(designator, DeviceType.DISK, size.blocks, size.block_length)
+        tape = Tape(device)
+        tape.ready()
+        limits = tape.block_limits()
+        if not limits.minimum <= tape_block <= (limits.maximum or tape_block):
+            raise PlanError(
+                f"{device} takes blocks of {limits.minimum} to {limits.maximum} bytes, "
+                f"not of {tape_block}"
+            )
+        return Endpoint(designator, DeviceType.TAPE)
+
+
+def _tape_file_blocks(
+    meter: Meter, url: str | Url, disk: Endpoint, seek: int, tape_block: int
+) -> int:
+    """Return how many blocks of the disk the tape file holds that the tape stands before.
+
+    Its length is that of its tape blocks, the last of which may be padded: it is cut to the disk.
+    """
+    device = meter.open(url)
+    with device.session:
+        tape = Tape(device)
+        start = tape.position().block
+        stop = tape.space_filemarks(1)
+        end = tape.position().block - (1 if stop is None else 0)
+        tape.locate(start)
+    if stop not in (None, Stop.END_OF_DATA):
+        raise PlanError(f"{device}: {stop.value if stop else ''} before the end of the file")
+    return min((end - start) * tape_block // disk.block_length, disk.blocks - seek)
