@@ -5,7 +5,9 @@ as data moved or as COPY ABORTED (SPC-4 5.17.7.4).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import ClassVar
 
 from serverfree.datamover.errors import CopyAborted
 from serverfree.datamover.units import CopyUnit, Issued, Role
@@ -78,30 +80,29 @@ class DiskRun:
     endpoint: Disk
     lba: int
     blocks: int
+    unit: CopyUnit = field(init=False)
+    length: int = field(init=False)  # bytes, all of it
+    piece: int = field(init=False)  # bytes in one command
 
-    depth = DISK_DEPTH
+    depth: ClassVar[int] = DISK_DEPTH
 
-    @property
-    def length(self) -> int:
-        """All of it, in bytes."""
-        return self.blocks * self.endpoint.block_length
-
-    @property
-    def piece(self) -> int:
-        """Bytes in one command."""
-        return self.endpoint.transfer_blocks * self.endpoint.block_length
+    def __post_init__(self) -> None:
+        endpoint = self.endpoint
+        self.unit = endpoint.unit
+        self.length = self.blocks * endpoint.block_length
+        self.piece = endpoint.transfer_blocks * endpoint.block_length
 
     def read(self, offset: int, buffer: memoryview) -> Issued:
         """Read what lies `offset` bytes into the run."""
         length = self.endpoint.block_length
         cdb = block.Read16(lba=self.lba + offset // length, blocks=len(buffer) // length)
-        return self.endpoint.unit.issue(cdb.pack(), data_in=buffer)
+        return self.unit.issue(cdb.pack(), data_in=buffer)
 
     def write(self, offset: int, buffers: Sequence[Buffer], size: int) -> Issued:
         """Write `size` bytes to where they belong, `offset` bytes into the run."""
         length = self.endpoint.block_length
         cdb = block.Write16(lba=self.lba + offset // length, blocks=size // length)
-        return self.endpoint.unit.issue(cdb.pack(), data_out=buffers)
+        return self.unit.issue(cdb.pack(), data_out=buffers)
 
     def residual(self, size: int) -> int:
         """Return bytes not written as INFORMATION counts them: in blocks."""
@@ -114,11 +115,17 @@ class DiskRun:
     def meets(self, other: "DiskRun | TapeRun | None") -> bool:
         """Whether both touch a block of the same unit."""
         return (
-            isinstance(other, DiskRun)
-            and other.endpoint.unit.attached is self.endpoint.unit.attached
+            other is not None
+            and other.unit.attached is self.unit.attached
+            and isinstance(other, DiskRun)
             and self.lba < other.lba + other.blocks
             and other.lba < self.lba + self.blocks
         )
+
+
+@lru_cache(maxsize=64)
+def _tape_cdb(kind: type[stream.Read6 | stream.Write6], fixed: bool, length: int) -> bytes:
+    return kind(fixed=fixed, length=length).pack()
 
 
 @dataclass(slots=True)
@@ -128,28 +135,26 @@ class TapeRun:
     endpoint: Tape
     transfer_length: int
     transfers: int
+    unit: CopyUnit = field(init=False)
+    length: int = field(init=False)  # bytes, all of it
+    piece: int = field(init=False)  # bytes in one command
 
-    depth = TAPE_DEPTH
+    depth: ClassVar[int] = TAPE_DEPTH
 
-    @property
-    def length(self) -> int:
-        """All of it, in bytes."""
-        return self.transfers * self.piece
-
-    @property
-    def piece(self) -> int:
-        """Bytes in one command."""
-        return self.endpoint.transfer_bytes(self.transfer_length)
+    def __post_init__(self) -> None:
+        self.unit = self.endpoint.unit
+        self.piece = self.endpoint.transfer_bytes(self.transfer_length)
+        self.length = self.transfers * self.piece
 
     def read(self, offset: int, buffer: memoryview) -> Issued:
         """Read the next transfer. SILI is zero (6.4.5.4): a block of another length is an error."""
-        cdb = stream.Read6(fixed=bool(self.endpoint.block_length), length=self.transfer_length)
-        return self.endpoint.unit.issue(cdb.pack(), data_in=buffer)
+        cdb = _tape_cdb(stream.Read6, bool(self.endpoint.block_length), self.transfer_length)
+        return self.unit.issue(cdb, data_in=buffer)
 
     def write(self, offset: int, buffers: Sequence[Buffer], size: int) -> Issued:
         """Write the next transfer."""
-        cdb = stream.Write6(fixed=bool(self.endpoint.block_length), length=self.transfer_length)
-        return self.endpoint.unit.issue(cdb.pack(), data_out=buffers)
+        cdb = _tape_cdb(stream.Write6, bool(self.endpoint.block_length), self.transfer_length)
+        return self.unit.issue(cdb, data_out=buffers)
 
     def residual(self, size: int) -> int:
         """Return bytes not written as INFORMATION counts them: in bytes, or blocks if FIXED."""
@@ -170,10 +175,7 @@ class TapeRun:
 
     def meets(self, other: "DiskRun | TapeRun | None") -> bool:
         """Whether both move the same tape."""
-        return (
-            isinstance(other, TapeRun)
-            and other.endpoint.unit.attached is self.endpoint.unit.attached
-        )
+        return other is not None and other.unit.attached is self.unit.attached
 
 
 Run = DiskRun | TapeRun
@@ -181,7 +183,7 @@ Run = DiskRun | TapeRun
 
 def finish_read(run: Run, issued: Issued, size: int) -> None:
     """Wait for a read. Raises CopyAborted unless all of it came."""
-    unit = run.endpoint.unit
+    unit = run.unit
     result = issued.wait()
     if result is None or result.status is not Status.GOOD:
         raise unit.failure(Role.SOURCE, result)
@@ -196,5 +198,5 @@ def finish_write(run: Run, issued: Issued, size: int) -> tuple[int, CopyAborted 
     result = issued.wait()
     if result is not None and result.status is Status.GOOD:
         return size, None
-    failure = run.endpoint.unit.failure(Role.DESTINATION, result)
+    failure = run.unit.failure(Role.DESTINATION, result)
     return (0 if result is None else run.written(result, size)), failure

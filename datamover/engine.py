@@ -8,9 +8,17 @@ copied here: what a read has filled is handed to the writes as views of the same
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 
 from serverfree.datamover.buffers import ByteQueue, Chunk, Slabs
-from serverfree.datamover.endpoints import DiskRun, Run, TapeRun, finish_read, finish_write
+from serverfree.datamover.endpoints import (
+    DISK_DEPTH,
+    DiskRun,
+    Run,
+    TapeRun,
+    finish_read,
+    finish_write,
+)
 from serverfree.datamover.errors import CopyAborted
 from serverfree.datamover.plan import Planner, Step
 from serverfree.datamover.units import Issued
@@ -114,9 +122,9 @@ class Engine:
             except CopyAborted as error:
                 raise error.in_segment(step.number) from None
             return
-        if step.to_read and (
+        if step.source is not None and (
             isinstance(step.source, TapeRun)
-            or any(write.run.meets(step.source) for write in self._writes)
+            or any(step.source.meets(write.run) for write in self._writes)
         ):
             self._settle_writes()
         if self._would_overwrite_its_source(step):
@@ -196,7 +204,7 @@ class Engine:
 
     def _read_ahead(self, *, force: bool = False) -> None:
         """Send as many reads as depth, memory and the standard allow; at least one by `force`."""
-        while (step := self._next_to_read()) is not None:
+        while len(self._reads) < DISK_DEPTH and (step := self._next_to_read()) is not None:
             run = step.source
             assert run is not None
             if len(self._reads) >= run.depth:
@@ -224,9 +232,11 @@ class Engine:
         source = self._steps[position].source
         if not isinstance(source, DiskRun):
             return False
-        return not any(write.run.meets(source) for write in self._writes) and not any(
-            source.meets(self._steps[earlier].destination) for earlier in range(position + 1)
-        )
+        for write in self._writes:
+            if source.meets(write.run):
+                return False
+        # Its own writes count too: a segment onto its own blocks chooses its order in its turn.
+        return all(not source.meets(step.destination) for step in islice(self._steps, position + 1))
 
     def _plan_next(self) -> bool:
         """Plan one more segment; a failure is kept for when its turn comes."""
@@ -243,7 +253,7 @@ class Engine:
     # ------------------------------------------------------------------ writing
 
     def _write(self, step: Step, run: Run, offset: int, size: int) -> None:
-        if self._writes and self._writes[-1].run.endpoint.unit is not run.endpoint.unit:
+        if self._writes and self._writes[-1].run.unit is not run.unit:
             # A write that fails must not find later data already on another unit.
             self._settle_writes()
         while len(self._writes) >= run.depth:

@@ -64,6 +64,15 @@ _DESIGNATION_AT = 4
 _PARAMETERS_AT = 28
 
 
+class InvalidField(ValueError):
+    """A field of a descriptor: its byte there, and its leftmost bit where it is no whole byte."""
+
+    def __init__(self, byte: int, bit: int | None = None) -> None:
+        super().__init__(f"byte {byte} of a CSCD descriptor is wrong")
+        self.byte = byte
+        self.bit = bit
+
+
 @dataclass(frozen=True)
 class _Header(Structure):
     """The four bytes that every CSCD descriptor begins with (table 132)."""
@@ -110,38 +119,26 @@ class IdentificationCscd:
 
     @classmethod
     def unpack(cls, data: Buffer) -> "IdentificationCscd":
-        """Read the 32 bytes, whose fields `first_invalid` has found to be sound."""
-        raw = bytes(data[: cls.LENGTH])
-        header = _Header.unpack(raw)
-        designator = Designator.unpack(raw[_DESIGNATION_AT:_PARAMETERS_AT])
-        return cls(
-            replace(designator, protocol=None),
-            PARAMETERS[header.device_type].unpack(raw[_PARAMETERS_AT:]),
-            header.device_type,
-            header.relative_initiator_port,
-        )
-
-    @staticmethod
-    def first_invalid(data: Buffer) -> tuple[int, int | None] | None:
-        """Return byte and leftmost bit of the first field with an impossible value, or None.
+        """Read the 32 bytes. Raises InvalidField for the first field that cannot be as it is.
 
         Reserved device types (table 134), a designator beyond 20 bytes, a disk block length left
         to READ CAPACITY by what is no type 00h (6.4.5.3), FIXED at odds with STREAM BLOCK LENGTH
         (table 138).
         """
-        raw = bytes(data[: IdentificationCscd.LENGTH])
-        device_type = _Header.unpack(raw).device_type
-        kind = PARAMETERS.get(device_type)
+        raw = bytes(data[: cls.LENGTH])
+        header = _Header.unpack(raw)
+        kind = PARAMETERS.get(header.device_type)
         if kind is None:
-            return 1, 4
-        if raw[7] > MAX_DESIGNATOR:
-            return 7, None
+            raise InvalidField(1, 4)
+        if raw[_DESIGNATION_AT + 3] > MAX_DESIGNATOR:
+            raise InvalidField(_DESIGNATION_AT + 3)
         parameters = kind.unpack(raw[_PARAMETERS_AT:])
         if isinstance(parameters, BlockParameters):
-            if device_type and not parameters.block_length:
-                return 29, None
+            if header.device_type and not parameters.block_length:
+                raise InvalidField(29)
         elif isinstance(parameters, StreamParameters) and parameters.fixed != bool(
             parameters.block_length
         ):
-            return (28, 0) if parameters.fixed else (29, None)
-        return None
+            raise InvalidField(28, 0) if parameters.fixed else InvalidField(29)
+        designator = replace(Designator.unpack(raw[_DESIGNATION_AT:_PARAMETERS_AT]), protocol=None)
+        return cls(designator, parameters, header.device_type, header.relative_initiator_port)

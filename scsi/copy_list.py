@@ -10,7 +10,7 @@ from enum import IntEnum
 
 from construct import BitsInteger, BitStruct, Flag, Padding
 
-from serverfree.scsi.copy_cscd import IdentificationCscd
+from serverfree.scsi.copy_cscd import IdentificationCscd, InvalidField
 from serverfree.scsi.copy_results import OperatingParameters
 from serverfree.scsi.copy_segments import (
     LENGTH_EXCLUDES,
@@ -151,12 +151,12 @@ def _unpack_cscds(data: Buffer, end: int, limits: OperatingParameters) -> list[I
     for at in range(HEADER_LENGTH, end, length):
         if data[at] != IdentificationCscd.TYPE or data[at] not in limits.descriptor_types:
             raise _illegal(Asc.UNSUPPORTED_TARGET_DESCRIPTOR_TYPE_CODE, at)
-        descriptor = data[at : at + length]
-        wrong = IdentificationCscd.first_invalid(descriptor)
-        if wrong is not None:
-            byte, bit = wrong
-            raise _illegal(Asc.INVALID_FIELD_IN_PARAMETER_LIST, at + byte, bit)
-        cscds.append(IdentificationCscd.unpack(descriptor))
+        try:
+            cscds.append(IdentificationCscd.unpack(data[at : at + length]))
+        except InvalidField as wrong:
+            raise _illegal(
+                Asc.INVALID_FIELD_IN_PARAMETER_LIST, at + wrong.byte, wrong.bit
+            ) from None
     return cscds
 
 
