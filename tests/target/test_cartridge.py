@@ -1,0 +1,335 @@
+"""The cartridge: its files as the format has them, how it opens, how it fills up."""
+
+import os
+import resource
+import struct
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import google_crc32c
+import pytest
+
+from serverfree.target.backstore.cartridge import open_cartridge
+from serverfree.target.backstore.cartridge_errors import CartridgeError, NoRoom
+from serverfree.target.backstore.cartridge_log import RecordType
+from support.tape import MEMORY
+
+LOG_START, OVERHEAD = 64, 72
+crc32c = google_crc32c.value
+
+
+@pytest.fixture
+def directory():
+    with tempfile.TemporaryDirectory(dir=MEMORY) as temporary:
+        yield Path(temporary) / "cartridge"
+
+
+def contents(partition):
+    """All objects: payloads, None for filemarks."""
+    return [
+        None if partition.entry(block).type == RecordType.FILEMARK else bytes(partition.read(block))
+        for block in range(partition.eod)
+    ]
+
+
+def walk(raw):
+    """Read a log by the letter of its format, without the code that wrote it."""
+    at, previous = LOG_START, 0
+    while at < len(raw):
+        head = raw[at : at + 64]
+        magic, version, kind, flags, block, file, plain, stored, back, generation, _, _ = (
+            struct.unpack("<4sBBHQQIIQI8s8s", head[:60])
+        )
+        assert (magic, version, flags) == (b"\xabSFR", 1, 0)
+        assert struct.unpack("<I", head[60:])[0] == crc32c(head[:60])
+        assert plain == stored
+        assert back == previous
+        payload = raw[at + 64 : at + 64 + stored]
+        length, crc = struct.unpack("<II", raw[at + 64 + stored : at + 72 + stored])
+        assert length == stored
+        assert crc == crc32c(head + payload + struct.pack("<I", length))
+        yield kind, block, file, payload, generation
+        previous, at = at, at + 72 + stored
+
+
+class TestFormat:
+    def test_log_can_be_read_by_another_program(self, directory):
+        cartridge = open_cartridge(directory, 1 << 20)
+        (partition,) = cartridge.partitions
+        partition.append([b"one", b"two"])
+        partition.mark(1)
+        partition.append([b"three"])
+        partition.cut(3)
+        partition.append([b"four"])
+        cartridge.close()
+        assert list(walk((directory / "part0.log").read_bytes())) == [
+            (1, 0, 0, b"one", 1),
+            (1, 1, 0, b"two", 1),
+            (2, 2, 0, b"", 1),
+            (1, 3, 1, b"four", 2),
+        ]
+
+    def test_index_has_32_bytes_for_each_object(self, directory):
+        cartridge = open_cartridge(directory, 1 << 20)
+        (partition,) = cartridge.partitions
+        partition.append([b"one", b"two"])
+        partition.mark(1)
+        partition.append([b"three"])
+        cartridge.close()
+        raw = (directory / "part0.idx").read_bytes()
+        assert len(raw) == 4 * 32
+        offset, file, length, generation, kind = struct.unpack("<QQIIB", raw[96:121])
+        assert (offset, file, length, generation, kind) == (64 + 3 * 72 + 6, 1, 5, 1, 1)
+
+    def test_superblocks_take_turns(self, directory):
+        cartridge = open_cartridge(directory, 1 << 20)
+        (partition,) = cartridge.partitions
+        names = [directory / "state.A", directory / "state.B"]
+        for _ in range(4):
+            before = [name.read_bytes() for name in names]
+            partition.mark(1)
+            cartridge.sync()
+            after = [name.read_bytes() for name in names]
+            assert sum(x != y for x, y in zip(before, after, strict=True)) == 1
+            assert max(before, key=sequence) in after, "the newest stays"
+        cartridge.close()
+
+    def test_payload_that_is_a_piece_of_the_log_does_no_harm(self, directory):
+        cartridge = open_cartridge(directory, 1 << 20)
+        (partition,) = cartridge.partitions
+        partition.append([b"a" * 50, b"b" * 50])
+        own = (directory / "part0.log").read_bytes()
+        partition.append([own, b"c"])
+        expected = contents(partition)
+        cartridge.close()
+        (directory / "part0.idx").unlink()
+        with (directory / "part0.log").open("r+b") as log:  # break the header of block 2
+            log.seek(LOG_START + 2 * (50 + OVERHEAD) + 10)
+            log.write(b"?")
+        cartridge = open_cartridge(directory)
+        (partition,) = cartridge.partitions
+        assert partition.eod == 4
+        assert bytes(partition.read(3)) == b"c"
+        assert [bytes(partition.read(block)) for block in (0, 1)] == expected[:2]
+        with pytest.raises(CartridgeError):
+            partition.read(2)
+        cartridge.close()
+
+
+def open_files():
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def sequence(raw):
+    return struct.unpack_from("<Q", raw, 16)[0]
+
+
+class TestOpening:
+    def test_nothing_there(self, directory):
+        with pytest.raises(CartridgeError, match="no cartridge there"):
+            open_cartridge(directory)
+        assert not directory.exists()
+
+    def test_made_once_and_found_again(self, directory):
+        first = open_cartridge(directory, 1 << 20)
+        identity = first.identity
+        first.partitions[0].append([b"x"])
+        first.close()
+        for capacity in (None, 1 << 20):
+            again = open_cartridge(directory, capacity)
+            assert (again.identity, again.capacity) == (identity, 1 << 20)
+            assert contents(again.partitions[0]) == [b"x"]
+            again.close()
+
+    def test_another_capacity_than_asked_for(self, directory):
+        open_cartridge(directory, 1 << 20).close()
+        with pytest.raises(CartridgeError, match="holds 1048576 bytes, not 2097152"):
+            open_cartridge(directory, 2 << 20)
+
+    def test_in_use(self, directory):
+        cartridge = open_cartridge(directory, 1 << 20)
+        with pytest.raises(CartridgeError, match="in use"):
+            open_cartridge(directory)
+        code = "import sys; from serverfree.target.backstore.cartridge import open_cartridge as o; "
+        command = [sys.executable, "-c", code + "o(sys.argv[1])", str(directory)]
+        other = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert "in use by another process" in other.stderr
+        cartridge.close()
+        open_cartridge(directory).close()
+
+    def test_capacity_that_is_none(self, directory):
+        with pytest.raises(CartridgeError, match="capacity of 0"):
+            open_cartridge(directory, 0)
+
+    def test_one_superblock_lost(self, directory):
+        for name in ("state.A", "state.B"):
+            cartridge = open_cartridge(directory, 1 << 20)
+            cartridge.partitions[0].append([name.encode()])
+            cartridge.close()
+            (directory / name).unlink()
+        cartridge = open_cartridge(directory)
+        assert contents(cartridge.partitions[0]) == [b"state.A", b"state.B"]
+        cartridge.close()
+
+    def test_both_superblocks_damaged(self, directory):
+        open_cartridge(directory, 1 << 20).close()
+        for name in ("state.A", "state.B"):
+            (directory / name).write_bytes(bytes(4096))
+        with pytest.raises(CartridgeError, match="both superblocks are damaged"):
+            open_cartridge(directory)
+
+    def test_records_without_any_superblock_are_not_overwritten(self, directory):
+        cartridge = open_cartridge(directory, 1 << 20)
+        cartridge.partitions[0].append([b"precious"])
+        cartridge.close()
+        for name in ("state.A", "state.B"):
+            (directory / name).unlink()
+        with pytest.raises(CartridgeError, match="holds records"):
+            open_cartridge(directory, 1 << 20)
+
+    def test_creation_that_a_crash_cut_short_is_done_again(self, directory):
+        open_cartridge(directory, 1 << 20).close()
+        for name in ("state.A", "state.B"):
+            (directory / name).unlink()
+        cartridge = open_cartridge(directory, 1 << 19)
+        assert cartridge.capacity == 1 << 19
+        cartridge.close()
+
+    def test_log_of_another_cartridge(self, tmp_path):
+        for name in ("one", "two"):
+            open_cartridge(tmp_path / name, 1 << 20).close()
+        (tmp_path / "one/part0.log").replace(tmp_path / "two/part0.log")
+        with pytest.raises(CartridgeError, match="belongs to another cartridge"):
+            open_cartridge(tmp_path / "two")
+        with pytest.raises(CartridgeError, match="No such file"):
+            open_cartridge(tmp_path / "one")
+
+    def test_failed_opening_leaves_nothing_open(self, directory):
+        open_cartridge(directory, 1 << 20).close()
+        (directory / "part0.log").unlink()
+        before = open_files()
+        for _ in range(3):
+            with pytest.raises(CartridgeError):
+                open_cartridge(directory)
+        assert open_files() == before
+
+    def test_write_protection_stays(self, directory):
+        cartridge = open_cartridge(directory, 1 << 20)
+        cartridge.partitions[0].append([b"x"])
+        cartridge.protect(True)
+        cartridge.close()
+        cartridge = open_cartridge(directory)
+        assert cartridge.write_protected
+        cartridge.protect(False)
+        cartridge.close()
+        assert not open_cartridge(directory).write_protected
+
+
+class TestIndex:
+    @pytest.fixture
+    def filled(self, directory):
+        """3000 objects, a filemark after every seventh block; more than one page of index."""
+        cartridge = open_cartridge(directory, 1 << 24)
+        (partition,) = cartridge.partitions
+        for number in range(3000):
+            if number % 8 == 7:
+                partition.mark(1)
+            else:
+                partition.append([b"%d" % number * (number % 5)])
+        expected = contents(partition)
+        cartridge.close()
+        return expected
+
+    @pytest.mark.parametrize(
+        "harm",
+        [
+            lambda raw: None,
+            lambda raw: b"",
+            lambda raw: raw[:-32],
+            lambda raw: raw[:-5],
+            lambda raw: raw[32:] + raw[:32],
+            lambda raw: raw + raw[:320],
+            lambda raw: bytes(len(raw)),
+            lambda raw: raw[:1000] + b"?" + raw[1001:],
+        ],
+        ids=["gone", "empty", "short", "torn", "shifted", "long", "zero", "flipped"],
+    )
+    def test_harmed_index_changes_nothing(self, directory, filled, harm):
+        index = directory / "part0.idx"
+        raw = harm(index.read_bytes())
+        if raw is None:
+            index.unlink()
+        else:
+            index.write_bytes(raw)
+        cartridge = open_cartridge(directory)
+        (partition,) = cartridge.partitions
+        assert contents(partition) == filled
+        assert partition.start_of_file(100) == 800
+        partition.append([b"more"])
+        cartridge.close()
+        assert len(index.read_bytes()) == 3001 * 32
+
+    def test_files_are_found_by_bisection(self, directory, filled):
+        cartridge = open_cartridge(directory)
+        (partition,) = cartridge.partitions
+        starts = [0] + [at + 1 for at, each in enumerate(filled) if each is None]
+        assert [partition.start_of_file(file) for file in range(len(starts))] == starts
+        assert partition.start_of_file(len(starts)) is None
+        assert [partition.file_at(at) for at in range(0, 3001, 50)] == [
+            filled[:at].count(None) for at in range(0, 3001, 50)
+        ]
+        cartridge.close()
+
+    def test_memory_does_not_grow_with_the_number_of_blocks(self, directory, filled):
+        cartridge = open_cartridge(directory)
+        (partition,) = cartridge.partitions
+        contents(partition)
+        assert len(partition._index._window) <= 4096
+        cartridge.close()
+
+
+class TestRoom:
+    def test_capacity_counts_headers_and_trailers(self, directory):
+        cartridge = open_cartridge(directory, 10 * 172)
+        (partition,) = cartridge.partitions
+        with pytest.raises(NoRoom):
+            partition.append([bytes(100)] * 11)
+        assert (partition.eod, partition.used) == (10, 1720)
+        assert (directory / "part0.log").stat().st_size == LOG_START + 1720
+        cartridge.close()
+
+    @pytest.mark.parametrize("batch", [1, 10])
+    def test_host_file_system_running_full(self, directory, batch):
+        cartridge = open_cartridge(directory, 1 << 20)
+        (partition,) = cartridge.partitions
+        blocks = [os.urandom(5000) for _ in range(30)]
+
+        def fill():
+            for at in range(0, 30, batch):
+                partition.append(blocks[at : at + batch])
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (72_000, hard))
+        try:
+            with pytest.raises(NoRoom):
+                fill()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert partition.eod == (72_000 - LOG_START) // (5000 + OVERHEAD)
+        assert contents(partition) == blocks[: partition.eod]
+        partition.append(blocks[partition.eod : partition.eod + 1])
+        cartridge.close()
+        cartridge = open_cartridge(directory)
+        assert contents(cartridge.partitions[0]) == blocks[:15]
+        cartridge.close()
+
+    def test_very_many_small_blocks_in_one_call(self, directory):
+        cartridge = open_cartridge(directory, 1 << 20)
+        (partition,) = cartridge.partitions
+        blocks = [b"%d" % number for number in range(5000)]
+        partition.append(blocks)
+        partition.mark(3000)
+        assert contents(partition) == blocks + [None] * 3000
+        cartridge.close()

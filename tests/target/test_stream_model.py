@@ -1,0 +1,219 @@
+"""Random command sequences against a tape that is a Python list: data, sense and position agree.
+
+The model walks its list object by object, as one would by hand; it knows nothing of logs, indexes
+or generations. After some commands the drive is unloaded and loaded, or its process "dies" and the
+cartridge is opened anew.
+"""
+
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from serverfree.scsi.sense import Sense
+from serverfree.target.backstore.cartridge import open_cartridge
+from serverfree.target.units.stream_medium import Medium
+from support.tape import (
+    LOAD,
+    MEMORY,
+    OVERHEAD,
+    REWIND,
+    UNLOAD,
+    filemarks,
+    locate,
+    locate16,
+    make_drive,
+    read,
+    sense,
+    space,
+    write,
+)
+
+CAPACITY, EARLY_WARNING, BLOCK_LENGTH = 4000, 3000, 64
+MARK = None
+Answer = tuple[bytes, Sense | None]
+
+
+@dataclass
+class Model:
+    """A tape as a list of blocks and marks, and the drive's position on it."""
+
+    tape: list[bytes | None] = field(default_factory=list)
+    at: int = 0
+
+    def used(self, end: int) -> int:
+        return sum(len(each or b"") + OVERHEAD for each in self.tape[:end])
+
+    @property
+    def warned(self) -> bool:
+        return self.used(self.at) >= EARLY_WARNING
+
+    def read_variable(self, n: int, sili: bool, block_length: int) -> Answer:
+        if n == 0:
+            return b"", None
+        if self.at == len(self.tape):
+            return b"", sense(8, 0x0005, n, eom=self.warned)
+        block = self.tape[self.at]
+        self.at += 1
+        if block is MARK:
+            return b"", sense(0, 0x0001, n, filemark=True)
+        wrong = sense(0, 0x0000, n - len(block), ili=True)
+        if len(block) < n and not sili:
+            return block, wrong
+        if len(block) > n and not (sili and block_length == 0):
+            return block[:n], wrong
+        return block[:n], None
+
+    def read_fixed(self, n: int) -> Answer:
+        data = b""
+        for done in range(n):
+            left = n - done
+            if self.at == len(self.tape):
+                return data, sense(8, 0x0005, left, eom=self.warned)
+            block = self.tape[self.at]
+            self.at += 1
+            if block is MARK:
+                return data, sense(0, 0x0001, left, filemark=True)
+            if len(block) != BLOCK_LENGTH:
+                return data, sense(0, 0x0000, left, ili=True)
+            data += block
+        return data, None
+
+    def write(self, objects: list[bytes | None], unit: int) -> Answer:
+        """Write objects; `unit` is what each counts for in INFORMATION."""
+        if not objects:
+            return b"", None
+        for written, each in enumerate(objects):
+            if self.used(self.at) + len(each or b"") + OVERHEAD > CAPACITY:
+                left = (len(objects) - written) * unit
+                return b"", sense(0xD, 0x0002, left, eom=True)
+            self.tape[self.at :] = [each]
+            self.at += 1
+        return b"", sense(0, 0x0002, 0, eom=True) if self.warned else None
+
+    def space_blocks(self, count: int) -> Answer:
+        for done in range(count):
+            if self.at == len(self.tape):
+                return b"", sense(8, 0x0005, count - done, eom=self.warned)
+            self.at += 1
+            if self.tape[self.at - 1] is MARK:
+                return b"", sense(0, 0x0001, count - done, filemark=True)
+        for done in range(-count):
+            if self.at == 0:
+                return b"", sense(0, 0x0004, -count - done, eom=True)
+            self.at -= 1
+            if self.tape[self.at] is MARK:
+                return b"", sense(0, 0x0001, -count - done, filemark=True)
+        return b"", None
+
+    def space_marks(self, count: int) -> Answer:
+        left = abs(count)
+        while left:
+            if count > 0:
+                if self.at == len(self.tape):
+                    return b"", sense(8, 0x0005, left, eom=self.warned)
+                self.at += 1
+                left -= self.tape[self.at - 1] is MARK
+            else:
+                if self.at == 0:
+                    return b"", sense(0, 0x0004, left, eom=True)
+                self.at -= 1
+                left -= self.tape[self.at] is MARK
+        return b"", None
+
+    def locate(self, block: int) -> Answer:
+        self.at = min(block, len(self.tape))
+        if block > len(self.tape):
+            return b"", sense(8, 0x0005, None, eom=self.warned)
+        return b"", None
+
+    def locate_file(self, file: int) -> Answer:
+        self.at = 0
+        while file and self.at < len(self.tape):
+            file -= self.tape[self.at] is MARK
+            self.at += 1
+        return (b"", sense(8, 0x0005, None, eom=self.warned)) if file else (b"", None)
+
+
+lengths = st.sampled_from([1, 63, 64, 65, 200, 700])
+small = st.integers(0, 4)
+operations = st.lists(
+    st.one_of(
+        st.tuples(st.just("write"), lengths),
+        st.tuples(st.just("write_fixed"), small),
+        st.tuples(st.just("marks"), small),
+        st.tuples(st.just("read"), st.one_of(st.just(0), lengths), st.booleans()),
+        st.tuples(st.just("read_fixed"), small),
+        st.tuples(st.just("blocks"), st.integers(-6, 6)),
+        st.tuples(st.just("files"), st.integers(-3, 3)),
+        st.tuples(st.just("locate"), st.integers(0, 12)),
+        st.tuples(st.just("locate_file"), st.integers(0, 4)),
+        st.tuples(st.sampled_from(["rewind", "eod", "erase", "reload", "die", "lose_index"])),
+        st.tuples(st.just("block_length"), st.sampled_from([0, BLOCK_LENGTH])),
+    ),
+    max_size=40,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(operations, st.randoms(use_true_random=False))
+def test_drive_and_list_agree(sequence, random):
+    with tempfile.TemporaryDirectory(dir=MEMORY) as directory:
+        path = Path(directory) / "tape"
+        drive = make_drive(path, capacity=CAPACITY, early_warning=EARLY_WARNING)
+        model = Model()
+        block_length = 0
+        try:
+            for step, (verb, *arguments) in enumerate(sequence):
+                cdb, data, expected = b"", b"", None
+                match verb, arguments:
+                    case "write", [n]:
+                        data = random.randbytes(n)
+                        cdb, expected = write(n), model.write([data], n)
+                    case "write_fixed", [n] if block_length:
+                        data = random.randbytes(n * BLOCK_LENGTH)
+                        blocks = [data[at * BLOCK_LENGTH :][:BLOCK_LENGTH] for at in range(n)]
+                        cdb, expected = write(n, fixed=True), model.write(blocks, 1)
+                    case "marks", [n]:
+                        cdb, expected = filemarks(n), model.write([MARK] * n, 1)
+                    case "read", [n, sili]:
+                        cdb = read(n, sili=sili)
+                        expected = model.read_variable(n, sili, block_length)
+                    case "read_fixed", [n] if block_length:
+                        cdb, expected = read(n, fixed=True), model.read_fixed(n)
+                    case "blocks", [n]:
+                        cdb, expected = space(0, n), model.space_blocks(n)
+                    case "files", [n]:
+                        cdb, expected = space(1, n), model.space_marks(n)
+                    case "locate", [n]:
+                        cdb, expected = locate(n), model.locate(n)
+                    case "locate_file", [n]:
+                        cdb, expected = locate16(n, 1), model.locate_file(n)
+                    case "eod", _:
+                        cdb, expected = space(3, 0), model.locate(len(model.tape))
+                    case "rewind", _:
+                        cdb, expected = REWIND, model.locate(0)
+                    case "erase", _:
+                        del model.tape[model.at :]
+                        cdb, expected = bytes.fromhex("19 01 00 00 00 00"), (b"", None)
+                    case "reload", _:
+                        drive.good(UNLOAD)
+                        cdb, expected = LOAD, model.locate(0)
+                    case "die", _:
+                        # What was handed to the kernel outlives the process, synced or not.
+                        drive.unit.medium.cartridge.abandon()
+                        drive.unit.medium = Medium(open_cartridge(path))
+                        model.at = 0
+                    case "lose_index", _:
+                        (path / "part0.idx").write_bytes(b"")
+                    case "block_length", [n]:
+                        drive.set_block_length(block_length := n)
+                if expected is not None:
+                    reply = drive(cdb, data)
+                    assert (bytes(reply.data), reply.sense) == expected, f"step {step}: {verb}"
+                assert drive.block == model.at
+                assert drive.file == model.tape[: model.at].count(MARK)
+        finally:
+            drive.unit.close()
