@@ -1,9 +1,33 @@
 """How a copy manager finds the logical units that a parameter list designates."""
 
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
-from serverfree.datamover.units import AttachedUnit
-from serverfree.scsi.designator import Designator
+from serverfree.datamover.errors import UnitUnreachable
+from serverfree.datamover.units import CARRIER_FAILURES, AttachedUnit, Facts
+from serverfree.initiator.connection import Timing
+from serverfree.initiator.discovery import discover
+from serverfree.initiator.session import LogicalUnit, PendingCommand, Session
+from serverfree.iscsi.names import DiscoveredTarget, Portal
+from serverfree.scsi.cdb.primary import Inquiry
+from serverfree.scsi.designator import Association, Designator
+from serverfree.scsi.device import Buffer, execute_in
+from serverfree.scsi.errors import ScsiError
+from serverfree.scsi.vpd import DeviceIdentification
+
+log = logging.getLogger(__name__)
+
+DATAMOVER_NAME = "iqn.2026-11.com.example:datamover"
+_PAGE_LENGTH = 4096
+_MOST_UNITS = 4096  # of one target; what a target says must not fill our memory
+_MOST_IDLE = 32  # sessions kept for the next copy
+_IDLE_SECONDS = 60.0
+_FAILURES = (*CARRIER_FAILURES, ScsiError, ValueError)
 
 
 class Fabric(Protocol):
@@ -14,3 +38,234 @@ class Fabric(Protocol):
 
         Raises UnitUnreachable.
         """
+
+
+Key = tuple[int, int, bytes]
+
+
+def key_of(designator: Designator) -> Key:
+    """What two designators share that name the same thing (`Designator.same`), to look up by."""
+    return int(designator.association), int(designator.type), designator.identifier
+
+
+@dataclass(frozen=True, slots=True)
+class _Path:
+    """Where a unit was seen: a target, its portals in the order to try, a LUN."""
+
+    target: str
+    portals: tuple[Portal, ...]
+    lun: int
+
+
+@dataclass(slots=True, eq=False)
+class _Link:
+    """A session, and what copies have learnt of the units behind it."""
+
+    path_target: str
+    session: Session
+    facts: dict[int, Facts] = field(default_factory=dict)
+    idle_since: float = 0.0
+
+
+class NetworkUnit:
+    """A unit reached through a session that one copy has for itself."""
+
+    def __init__(self, fabric: "NetworkFabric", link: _Link, lun: int) -> None:
+        self._fabric = fabric
+        self._link: _Link | None = link
+        self._lun = lun
+        self._unit: LogicalUnit = link.session.unit(lun)
+        self.facts = link.facts.get(lun)
+
+    def submit(
+        self,
+        cdb: bytes,
+        *,
+        data_out: Buffer | Sequence[Buffer] = b"",
+        data_in: memoryview | None = None,
+    ) -> PendingCommand:
+        """Send a command and return at once. Raises SessionLost."""
+        return self._unit.submit(cdb, data_out=data_out, data_in=data_in)
+
+    def close(self, *, broken: bool = False) -> None:
+        """Give the session back for the next copy, or let go of it if it no longer answers."""
+        link, self._link = self._link, None
+        if link is None:
+            return
+        if self.facts is None:
+            link.facts.pop(self._lun, None)
+        else:
+            link.facts[self._lun] = self.facts
+        if broken:
+            link.session.close()
+        else:
+            self._fabric._keep(link)
+
+
+class NetworkFabric:
+    """The units behind the targets that some portals know.
+
+    A unit is found by SendTargets at each portal of `reach`, REPORT LUNS and VPD page 83h; what
+    was found is remembered, and looked for anew when a designator is unknown or its unit gone.
+    A target that announces addresses which cannot be reached is tried at the portal that told of
+    it first of all. Sessions outlive their copy and serve the next one; each serves one at a time.
+    Safe to use from any thread.
+    """
+
+    def __init__(
+        self,
+        reach: Sequence[Portal | tuple[str, int]],
+        *,
+        initiator_name: str = DATAMOVER_NAME,
+        timing: Timing | None = None,
+    ) -> None:
+        self._reach = [one if isinstance(one, Portal) else Portal(*one) for one in reach]
+        self._initiator_name = initiator_name
+        self._timing = timing
+        self._lock = threading.Lock()  # guards what follows, never held while the network is asked
+        self._paths: dict[Key, list[_Path]] = {}
+        self._idle: list[_Link] = []
+        self._closed = False
+        self._discovering = threading.Lock()
+        self._discoveries = 0
+
+    def open(self, designator: Designator) -> NetworkUnit:
+        """Return the unit with this designator. Raises UnitUnreachable."""
+        seen = self._discoveries
+        unit = self._open_known(designator)
+        if unit is None:
+            self._discover(seen)
+            unit = self._open_known(designator)
+        if unit is None:
+            raise UnitUnreachable(f"no unit {designator} at {', '.join(map(str, self._reach))}")
+        return unit
+
+    def close(self) -> None:
+        """Log out everywhere; what is still in use is let go of when it is handed back."""
+        with self._lock:
+            self._closed = True
+            idle, self._idle = self._idle, []
+        for link in idle:
+            link.session.close()
+
+    # ------------------------------------------------------------------ units that are known
+
+    def _open_known(self, designator: Designator) -> NetworkUnit | None:
+        key = key_of(designator)
+        with self._lock:
+            paths = list(self._paths.get(key, ()))
+        for path in paths:
+            for link in self._links(path):
+                # Whether the session still lives, and whether the LUN still is that unit.
+                try:
+                    found = key in (key_of(one) for one in _designators(link.session, path.lun))
+                except _FAILURES as error:
+                    log.info("%s: %s", path.target, error)
+                    link.session.close()
+                    continue
+                if found:
+                    return NetworkUnit(self, link, path.lun)
+                self._keep(link)
+                break
+        return None
+
+    def _links(self, path: _Path) -> Iterator[_Link]:
+        """Yield idle sessions with the target, then a new one if there can be one."""
+        while (link := self._take_idle(path)) is not None:
+            yield link
+        for portal in path.portals:
+            try:
+                yield self._log_in(path.target, portal)
+            except CARRIER_FAILURES as error:
+                log.info("%s at %s: %s", path.target, portal, error)
+            else:
+                return
+
+    def _log_in(self, target: str, portal: Portal) -> _Link:
+        session = Session(
+            portal.host, portal.port, target, self._initiator_name, timing=self._timing
+        )
+        return _Link(target, session)
+
+    # ------------------------------------------------------------------ idle sessions
+
+    def _take_idle(self, path: _Path) -> _Link | None:
+        with self._lock:
+            mine = [link for link in self._idle if link.path_target == path.target]
+            if not mine:
+                return None
+            # One that knows the unit already saves asking it.
+            best = max(mine, key=lambda link: (path.lun in link.facts, link.idle_since))
+            self._idle.remove(best)
+            return best
+
+    def _keep(self, link: _Link) -> None:
+        now = link.idle_since = time.monotonic()
+        with self._lock:
+            if not self._closed:
+                self._idle.append(link)
+            stale = [one for one in self._idle if now - one.idle_since > _IDLE_SECONDS]
+            stale += self._idle[: max(0, len(self._idle) - len(stale) - _MOST_IDLE)]
+            self._idle = [one for one in self._idle if one not in stale]
+            if self._closed:
+                stale.append(link)
+        for one in stale:
+            one.session.close()
+
+    # ------------------------------------------------------------------ discovery
+
+    def _discover(self, seen: int) -> None:
+        """Look at every portal anew, unless another thread has since `seen`."""
+        with self._discovering:
+            if self._discoveries != seen:
+                return
+            found: dict[Key, list[_Path]] = {}
+            for portal in self._reach:
+                for target in self._targets_at(portal):
+                    self._survey(target, portal, found)
+            with self._lock:
+                self._paths = found
+                self._discoveries += 1
+
+    def _targets_at(self, portal: Portal) -> list[DiscoveredTarget]:
+        try:
+            return discover(portal.host, portal.port, self._initiator_name, timing=self._timing)
+        except _FAILURES as error:
+            log.warning("cannot discover at %s: %s", portal, error)
+            return []
+
+    def _survey(
+        self, target: DiscoveredTarget, reached_at: Portal, found: dict[Key, list[_Path]]
+    ) -> None:
+        """Add the units of a target."""
+        portals = tuple(
+            {(one.host, one.port): one for one in (reached_at, *target.portals)}.values()
+        )
+        for link in self._links(_Path(target.name, portals, 0)):
+            try:
+                for lun in link.session.report_luns()[:_MOST_UNITS]:
+                    path = _Path(target.name, portals, lun)
+                    for designator in _designators(link.session, lun):
+                        paths = found.setdefault(key_of(designator), [])
+                        if path not in paths:
+                            paths.append(path)
+            except _FAILURES as error:
+                log.warning("cannot ask %s for its units: %s", target.name, error)
+                link.session.close()
+                continue
+            self._keep(link)
+            return
+
+
+def _designators(session: Session, lun: int) -> Iterator[Designator]:
+    """Yield what names the logical unit in its VPD page 83h; nothing if it has no such page."""
+    cdb = Inquiry(
+        evpd=True, page_code=DeviceIdentification.PAGE_CODE, allocation_length=_PAGE_LENGTH
+    )
+    page = b""
+    with contextlib.suppress(ScsiError):
+        page = execute_in(session.unit(lun), cdb.pack(), _PAGE_LENGTH)
+    if page:
+        for designator in DeviceIdentification.unpack(page).designators:
+            if designator.association == Association.LOGICAL_UNIT:
+                yield designator

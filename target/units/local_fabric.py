@@ -1,0 +1,73 @@
+"""A target's own units as copy sources and copy destinations, reached without the network."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import count
+
+from serverfree.datamover.errors import UnitUnreachable
+from serverfree.datamover.units import Facts
+from serverfree.scsi.designator import Designator
+from serverfree.scsi.device import Buffer, Result
+from serverfree.target.units.base import Unit
+from serverfree.target.units.command import Command, LogicalUnit, Nexus
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """A command that has ended already."""
+
+    result: Result
+
+    def wait(self) -> Result:
+        return self.result
+
+
+class LocalDevice:
+    """A unit of this process as a device: `submit` runs the command before it returns.
+
+    The copy has a nexus of its own with the unit, like every other initiator.
+    """
+
+    def __init__(self, unit: LogicalUnit, nexus: Nexus) -> None:
+        self.facts: Facts | None = None
+        self._unit = unit
+        self._nexus = nexus
+        unit.attach(nexus)
+
+    def submit(
+        self,
+        cdb: bytes,
+        *,
+        data_out: Buffer | Sequence[Buffer] = b"",
+        data_in: memoryview | None = None,
+    ) -> _Ended:
+        """Run a command."""
+        if not isinstance(data_out, bytes | bytearray | memoryview):
+            data_out = data_out[0] if len(data_out) == 1 else b"".join(data_out)
+        room = 0 if data_in is None else len(data_in)
+        reply = self._unit.execute(Command(self._nexus, cdb, data_out, room, read_here=True))
+        size = min(len(reply.data), room)
+        if data_in is not None and size:
+            data_in[:size] = memoryview(reply.data)[:size]
+        return _Ended(Result(reply.status, reply.sense, size))
+
+    def close(self, *, broken: bool = False) -> None:
+        """The nexus of the copy ends."""
+        self._unit.detach(self._nexus)
+
+
+class LocalFabric:
+    """The units of one target; `units` is asked at every opening, for they come and go."""
+
+    def __init__(self, target: str, units: Callable[[], Iterable[LogicalUnit]]) -> None:
+        self._target = target
+        self._units = units
+        self._numbers = count(1)
+
+    def open(self, designator: Designator) -> LocalDevice:
+        """Return the unit with this designator. Raises UnitUnreachable."""
+        for unit in self._units():
+            if isinstance(unit, Unit) and designator.same(unit.designator):
+                nexus = Nexus(f"copy manager,{next(self._numbers)}", self._target)
+                return LocalDevice(unit, nexus)
+        raise UnitUnreachable(f"{self._target} has no unit {designator}")
