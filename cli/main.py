@@ -79,8 +79,10 @@ def _failed(verb: str, error: Exception) -> int:
     if isinstance(error, BrokenPipeError):  # whoever read our output has gone; nothing to tell
         sys.stderr.close()
         return FAILED
-    text = " ".join(str(error).split()) or type(error).__name__
-    print(f"serverfree {verb}: {text}", file=sys.stderr)
+    # Notes say where: the unit that an error comes from.
+    where = getattr(error, "__notes__", [])
+    text = ": ".join([*where, str(error) or type(error).__name__])
+    print(f"serverfree {verb}:", " ".join(text.split()), file=sys.stderr)
     return FAILED
 
 

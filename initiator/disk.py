@@ -217,8 +217,9 @@ class _Transfer:
         """Wait for the end and return the memory; raises ScsiError."""
         try:
             result = self._pending.wait().check()
-        except CheckCondition as error:
+        except ScsiError as error:
             if not is_attention(error):
+                error.add_note(str(self._disk.device))
                 raise
             result = self._submit().wait().check()
         if self._data_in is not None and result.transferred != len(self.memory):

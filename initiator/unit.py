@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from serverfree.scsi.cdb.layout import Cdb
 from serverfree.scsi.cdb.primary import Inquiry, ModeSense6, ModeSense10, TestUnitReady
 from serverfree.scsi.device import Buffer, Device, Result, execute
-from serverfree.scsi.errors import CheckCondition
+from serverfree.scsi.errors import CheckCondition, ScsiError
 from serverfree.scsi.inquiry import DeviceType, StandardInquiry
 from serverfree.scsi.mode import ALL_PAGES, ModeData
 from serverfree.scsi.sense import SenseKey
@@ -17,9 +17,9 @@ _VPD_LENGTH = 1024
 _INQUIRY_LENGTH = 96
 
 
-def is_attention(error: CheckCondition) -> bool:
+def is_attention(error: ScsiError) -> bool:
     """Tell whether the unit did not run the command because it had something to tell first."""
-    return error.sense.key is SenseKey.UNIT_ATTENTION
+    return isinstance(error, CheckCondition) and error.sense.key is SenseKey.UNIT_ATTENTION
 
 
 class WrongDevice(ValueError):
@@ -30,7 +30,8 @@ class Unit:
     """Typed verbs over a Device.
 
     A unit attention is no failure of a verb: what the unit has to tell is heard before the first
-    command, and a verb that meets one later is sent once more. Verbs raise ScsiError.
+    command, and a verb that meets one later is sent once more. Verbs raise ScsiError, with a note
+    of the unit it comes from.
     """
 
     def __init__(self, device: Device) -> None:
@@ -61,8 +62,9 @@ class Unit:
         packed = cdb.pack()
         try:
             return execute(self.device, packed, data_out=data_out, data_in=data_in)
-        except CheckCondition as error:
+        except ScsiError as error:
             if not is_attention(error) or not self._repeatable:
+                error.add_note(str(self.device))
                 raise
         return execute(self.device, packed, data_out=data_out, data_in=data_in)
 

@@ -38,7 +38,7 @@ from serverfree.scsi.copy_list import CopyList
 from serverfree.scsi.copy_results import OperatingParameters
 from serverfree.scsi.errors import CheckCondition, ScsiError
 from serverfree.scsi.inquiry import DeviceType
-from serverfree.scsi.sense import Sense, SenseKey
+from serverfree.scsi.sense import Asc, Sense, SenseKey
 from serverfree.scsi.status import Status
 
 POLL_INTERVAL = 0.25
@@ -123,13 +123,22 @@ def xcopy(
     unit = meter.open(mover)
     with unit.session:
         manager = CopyManager(unit)
-        limits = manager.operating_parameters()
+        limits = _limits(manager)
         plan = plan_copy(*ends, limits, skip=skip, seek=seek, count=count, tape_block=tape_block)
         moved = run_plan(manager, plan, progress)
     return CopyReport(
         moved, meter.sent, meter.received, time.monotonic() - started, len(plan.steps),
         plan.segments,
     )  # fmt: skip
+
+
+def _limits(manager: CopyManager) -> OperatingParameters:
+    try:
+        return manager.operating_parameters()
+    except CheckCondition as error:
+        if error.sense.asc is Asc.INVALID_COMMAND_OPERATION_CODE:
+            raise PlanError(f"{manager.device} has no copy manager") from error
+        raise
 
 
 def dry_run(

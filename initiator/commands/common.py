@@ -61,6 +61,21 @@ def add_verb(subparsers: Subparsers, name: str, text: str, run: Any) -> argparse
     return parser
 
 
+def intermix(parser: argparse.ArgumentParser) -> None:
+    """Let a last positional argument stand behind options, as in `read URL --lba 0 FILE`.
+
+    argparse settles an optional positional with the first one it meets; parsing in two rounds is
+    its own remedy, but not one that a sub-parser can be asked for.
+    """
+    plain = parser.parse_known_args
+
+    def two_rounds(args: Any = None, namespace: Any = None) -> Any:
+        setattr(parser, "parse_known_args", plain)  # noqa: B010 (a method, to mypy)
+        return parser.parse_known_intermixed_args(args, namespace)
+
+    setattr(parser, "parse_known_args", two_rounds)  # noqa: B010
+
+
 def add_url(parser: argparse.ArgumentParser) -> None:
     """The unit that a verb is about."""
     parser.add_argument("url", type=UNIT_URL, metavar="URL", help="iscsi://HOST[:PORT]/TARGET/LUN")

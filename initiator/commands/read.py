@@ -11,6 +11,7 @@ from serverfree.initiator.commands.common import (
     Subparsers,
     add_url,
     add_verb,
+    intermix,
     unit_of,
 )
 from serverfree.initiator.disk import Disk
@@ -23,6 +24,7 @@ def add_parser(subparsers: Subparsers) -> None:
     add_url(parser)
     add_range(parser)
     parser.add_argument("file", nargs="?", type=Path, metavar="FILE", help="default: stdout")
+    intermix(parser)
 
 
 def add_range(parser: argparse.ArgumentParser) -> None:

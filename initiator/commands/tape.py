@@ -16,6 +16,7 @@ from serverfree.initiator.commands.common import (
     add_json,
     add_url,
     add_verb,
+    intermix,
     show,
     unit_of,
 )
@@ -61,6 +62,7 @@ def add_parser(subparsers: Subparsers) -> None:
     write = add("write", "write a file as blocks and a filemark", _write)
     write.add_argument("file", nargs="?", type=Path, metavar="FILE", help="default: stdin")
     write.add_argument("--tape-block", type=SIZE, default=DEFAULT_TAPE_BLOCK, metavar="S")
+    intermix(write)
 
 
 def run(args: argparse.Namespace) -> int:

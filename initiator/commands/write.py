@@ -7,7 +7,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO
 
-from serverfree.initiator.commands.common import DONE, Subparsers, add_url, add_verb, unit_of
+from serverfree.initiator.commands.common import (
+    DONE,
+    Subparsers,
+    add_url,
+    add_verb,
+    intermix,
+    unit_of,
+)
 from serverfree.initiator.commands.read import add_range
 from serverfree.initiator.disk import Disk
 from serverfree.scsi.inquiry import DeviceType
@@ -19,6 +26,7 @@ def add_parser(subparsers: Subparsers) -> None:
     add_url(parser)
     add_range(parser)
     parser.add_argument("file", nargs="?", type=Path, metavar="FILE", help="default: stdin")
+    intermix(parser)
 
 
 def run(args: argparse.Namespace) -> int:
