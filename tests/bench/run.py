@@ -28,6 +28,7 @@ from serverfree.cli.processes import SERVERFREE
 from serverfree.initiator.xcopy import xcopy
 from support import servers
 from support.peers import PACKAGES, find
+from support.process import footprint
 
 MiB = 1 << 20
 RESULTS = Path("build/bench.json")
@@ -98,8 +99,7 @@ def measure_reads(folder: Path, seconds: int, rounds: int, size: int) -> tuple[l
     backing = servers.random_file(folder / "read.img", size)
     cases = [Case(load.name, load.unit, "tgt") for load in LOADS]
     with servers.target("--disk", f"disk={backing}") as ours, servers.Tgt(backing) as theirs:
-        status = Path(f"/proc/{ours.pid}/status").read_text()
-        resident = int(status.split("VmRSS:")[1].split()[0]) * 1024
+        resident = footprint(ours.pid).resident
         pin(ours.pid, 0)
         pin(theirs.pid, 0)
         for number in range(rounds):

@@ -8,6 +8,7 @@ import pytest
 
 from serverfree.cli.processes import Served, Server, ServerError
 from support import servers
+from support.process import footprint
 
 MiB = 1 << 20
 
@@ -50,6 +51,12 @@ def test_units_are_named_in_the_order_given(server):
             ("tape", "tape", 1),
         ]
         assert server["data"].port == server.address[1] != 0
+
+
+@pytest.mark.served
+def test_an_idle_target_is_small(server):
+    with server:
+        assert footprint(server.pid).resident < 80 * MiB
 
 
 @pytest.mark.served

@@ -8,9 +8,13 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """`memory` is RssAnon in bytes: pages of mapped files come and go and are not its own."""
+    """`memory` is RssAnon in bytes: pages of mapped files come and go and are not its own.
+
+    `resident` is VmRSS, which counts those too.
+    """
 
     memory: int
+    resident: int
     threads: int
     files: int
 
@@ -22,6 +26,7 @@ def footprint(pid: int) -> Footprint:
     )
     return Footprint(
         memory=int(status["RssAnon"].split()[0]) * 1024,
+        resident=int(status["VmRSS"].split()[0]) * 1024,
         threads=int(status["Threads"]),
         files=len(list(Path(f"/proc/{pid}/fd").iterdir())),
     )
