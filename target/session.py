@@ -43,7 +43,7 @@ class Target:
     """A target: its name, its logical units by LUN, its sessions. Safe from several threads."""
 
     name: str
-    units: list[LogicalUnit]
+    units: Sequence[LogicalUnit]
     alias: str = ""
     task_sets: dict[int, TaskSet] = field(default_factory=dict)  # by LUN as a PDU has it
     missing: TaskSet = field(init=False)  # answers for every other LUN

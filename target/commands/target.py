@@ -1,15 +1,19 @@
 """`serverfree target`: serve disks and tapes."""
 
 import argparse
+from collections.abc import Sequence
 from contextlib import ExitStack
 
+from serverfree.datamover.buffers import BufferPool
+from serverfree.datamover.manager import CopyManager
 from serverfree.target.backstore.cartridge import open_cartridge
 from serverfree.target.backstore.file import open_file_store
 from serverfree.target.commands.serve import add_portal_arguments, argument, serve
 from serverfree.target.config import DiskConfig, TapeConfig
 from serverfree.target.session import Target
+from serverfree.target.units.base import Unit
 from serverfree.target.units.block import BlockUnit
-from serverfree.target.units.command import LogicalUnit
+from serverfree.target.units.local_fabric import LocalFabric
 from serverfree.target.units.stream import StreamUnit
 
 DEFAULT_IQN = "iqn.2026-11.com.example:storage"
@@ -57,16 +61,25 @@ def run(args: argparse.Namespace) -> int:
 
 def _make_target(iqn: str, configs: list[DiskConfig | TapeConfig]) -> Target:
     with ExitStack() as opened:  # what is open is closed again if a later one fails
-        units: list[LogicalUnit] = []
+        units: list[Unit] = []
         for config in configs:
             unit = _open(config, iqn)
             opened.callback(unit.close)
             units.append(unit)
         opened.pop_all()
+    _add_copy_managers(iqn, units)
     return Target(iqn, units)
 
 
-def _open(config: DiskConfig | TapeConfig, iqn: str) -> LogicalUnit:
+def _add_copy_managers(iqn: str, units: Sequence[Unit]) -> None:
+    """Give every unit a copy manager for copies among the units of this target."""
+    fabric = LocalFabric(iqn, lambda: units)
+    pool = BufferPool()
+    for unit in units:
+        unit.copy_manager = CopyManager(fabric, own_unit=unit.designator, pool=pool)
+
+
+def _open(config: DiskConfig | TapeConfig, iqn: str) -> Unit:
     if isinstance(config, TapeConfig):
         return StreamUnit(
             config.name, open_cartridge(config.path, capacity=config.capacity), target=iqn
