@@ -236,7 +236,7 @@ class Unmap(Cdb):
 
 @cdb(OperationCode.WRITE_SAME_10)
 class WriteSame10(Cdb):
-    """5.42. `blocks` 0 means up to the last block, where the unit allows that."""
+    """5.42. `blocks` 0 means up to the last block, where WSNZ of block limits allows that."""
 
     anchor: bool = flag(1, 4)
     unmap: bool = flag(1, 3)

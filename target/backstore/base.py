@@ -27,7 +27,7 @@ class BlockStore(Protocol):
     can_discard: bool
     """Whether `discard` gives space back."""
     granularity: int
-    """Bytes in which the storage allocates and frees; the physical block that a disk reports."""
+    """Bytes in which the storage allocates and frees."""
 
     def view(self, offset: int, length: int) -> Buffer:
         """Return bytes to be sent: maybe a window on the storage, of which only the kernel may

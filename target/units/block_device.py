@@ -122,24 +122,19 @@ class BlockDevice(Unit):
 
     # What it says of itself
 
-    @property
-    def physical_exponent(self) -> int:
-        """Logical blocks per physical block, as a power of two; never more than 4 KiB of them."""
-        granularity = min(self.store.granularity, 4096)
-        return max(0, granularity.bit_length() - 1 - self.shift)
-
     def vpd_pages(self) -> dict[int, bytes]:
         """Pages 86h, B0h, B1h and B2h besides those of every unit."""
+        granularity = max(1, self.store.granularity >> self.shift)
         pages = (
             ExtendedInquiry(volatile_cache=True),
             BlockLimits(
-                optimal_transfer_length_granularity=1 << self.physical_exponent,
+                # "0 blocks" for "the rest of the disk" is an accident that waits to happen.
+                write_same_non_zero=True,
+                optimal_transfer_length_granularity=granularity,
                 maximum_transfer_length=self.maximum_blocks,
                 maximum_unmap_lba_count=_LIMITLESS if self.thin else 0,
                 maximum_unmap_block_descriptor_count=MAXIMUM_UNMAP_DESCRIPTORS if self.thin else 0,
-                optimal_unmap_granularity=(
-                    max(1, self.store.granularity >> self.shift) if self.thin else 0
-                ),
+                optimal_unmap_granularity=granularity if self.thin else 0,
                 unmap_granularity_alignment_valid=self.thin,
                 maximum_write_same_length=MAXIMUM_WRITE_SAME >> self.shift,
             ),

@@ -66,7 +66,7 @@ class Range:
         """Return offset and length of a transfer; 5/24/00 if it is longer than block limits say."""
         extent = self.extent(unit, cdb)
         if extent[1] > MAXIMUM_TRANSFER:
-            raise self.too_many_blocks()
+            raise self.wrong_number()
         return extent
 
     def to_the_end(self, unit: BlockDevice, cdb: bytes) -> tuple[int, int]:
@@ -74,14 +74,14 @@ class Range:
         offset, length = self.extent(unit, cdb)
         return offset, length or unit.store.size - offset
 
-    def too_many_blocks(self) -> CheckCondition:
+    def wrong_number(self) -> CheckCondition:
         """5/24/00 with a pointer at the number of blocks."""
         return illegal_request(Asc.INVALID_FIELD_IN_CDB, self._blocks_pointer)
 
     def one_block(self, unit: BlockDevice, command: Command) -> bytes:
         """Return the one block of data-out; 5/24/00 if another length came."""
         if len(command.data_out) != unit.block_size:
-            raise self.too_many_blocks()
+            raise self.wrong_number()
         return bytes(command.data_out)
 
 
@@ -303,13 +303,9 @@ def _read_capacity_10(unit: BlockDevice, command: Command) -> bytes:
 
 def _read_capacity_16(unit: BlockDevice, command: Command) -> bytes:
     unit.require_ready()
-    capacity = Capacity16(
-        unit.blocks - 1,
-        unit.block_size,
-        physical_exponent=unit.physical_exponent,
-        thin=unit.thin,
-        reads_zeros=unit.thin,
-    )
+    # One physical block per logical block: a page cache takes either without reading first. What
+    # it allocates in is the granularity of block limits.
+    capacity = Capacity16(unit.blocks - 1, unit.block_size, thin=unit.thin, reads_zeros=unit.thin)
     return capacity.pack()[: ReadCapacity16.unpack(command.cdb).allocation_length]
 
 

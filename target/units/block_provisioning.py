@@ -40,9 +40,9 @@ def _write_same(layout: type[WriteSame10] | type[WriteSame16]) -> Row:
 
     def extent(unit: BlockDevice, cdb: bytes) -> tuple[int, int]:
         unit.require_writable()
-        offset, length = blocks.to_the_end(unit, cdb)
-        if length > MAXIMUM_WRITE_SAME:
-            raise blocks.too_many_blocks()
+        offset, length = blocks.extent(unit, cdb)
+        if not 0 < length <= MAXIMUM_WRITE_SAME:
+            raise blocks.wrong_number()
         return offset, length
 
     def has_no_data_out(cdb: WriteSame10 | WriteSame16) -> bool:
