@@ -26,7 +26,7 @@ from types import FrameType
 from typing import NoReturn
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TransferSpeedColumn
 from rich.table import Table
 
 from serverfree.cli.processes import Served, Server, ServerError
@@ -90,7 +90,7 @@ def _demo(console: Console, as_json: bool) -> int:
         tempfile.TemporaryDirectory(prefix="serverfree-demo-") as folder,
         _san(Path(folder), _volume_size()) as san,
     ):
-        console.print(f"storage system  {san.source.url} and {san.restored.url}")
+        console.print(f"storage system  {san.source.url}\n                {san.restored.url}")
         console.print(f"backup storage  {san.tape.url}")
         console.print(f"data mover      {san.mover.url}\n")
         with _progress(console) as progress:
@@ -238,9 +238,9 @@ def _hash(served: Served, advance: Advance) -> str:
 
 def _progress(console: Console) -> Progress:
     return Progress(
-        TextColumn("{task.description:38}"),
-        BarColumn(bar_width=30),
-        DownloadColumn(binary_units=True),
+        TextColumn("{task.description:36}"),
+        BarColumn(bar_width=20),
+        TaskProgressColumn(),
         TransferSpeedColumn(),
         console=console,
     )
@@ -258,20 +258,21 @@ def _figures(copy: CopyReport) -> dict[str, float]:
 
 
 def _show(console: Console, facts: Facts) -> None:
-    table = Table(title="\nWhat moved, and which way", title_justify="left")
-    for column in ("", "moved by the data mover", "passed through the server", "ratio", "MB/s"):
-        table.add_column(column, justify="right" if column else "left")
+    table = Table(title="\nbytes that went by the data mover, and through the server")
+    for column in ("", "data mover", "server", "ratio", "time", "MB/s"):
+        table.add_column(column, justify="right" if column else "left", no_wrap=True)
     for name, copy in (("backup", facts.backup), ("restore", facts.restore)):
         table.add_row(
-            f"{name}, {copy.seconds:.1f} s",
-            f"{copy.moved_bytes:,} bytes",
-            f"{copy.server_bytes:,} bytes",
+            name,
+            f"{copy.moved_bytes:,}",
+            f"{copy.server_bytes:,}",
             f"{copy.server_bytes / copy.moved_bytes:.4%}",
+            f"{copy.seconds:.1f} s",
             f"{copy.moved_bytes / copy.seconds / 1e6:,.0f}",
         )
     console.print(table)
-    console.print(f"SHA-256 of the volume      {facts.volume}")
-    console.print(f"SHA-256 of what came back  {facts.restored}")
+    console.print("SHA-256 of the volume and of what came back:")
+    console.print(f"  {facts.volume}\n  {facts.restored}")
     if facts.volume == facts.restored:
         console.print("the restored disk is the volume, byte for byte", style="bold green")
     else:

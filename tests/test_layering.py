@@ -36,7 +36,7 @@ IO_MODULES = {
 }
 IO_MODULES |= {"time", "random"}
 TEST_ONLY = {"scapy", "pytest", "hypothesis", "support"}
-DOTTED_NAME = re.compile(r"serverfree(\.[a-z_0-9]+)+")
+DOTTED_NAME = re.compile(rf"serverfree\.({'|'.join(MAY_IMPORT)})(\.[a-z_0-9]+)*")
 LONG_FILE = 600
 
 
