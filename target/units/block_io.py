@@ -100,8 +100,9 @@ def data_out_of(blocks: Range) -> Callable[[BlockDevice, bytes], int]:
     """Return what tells the data-out length of a write."""
 
     def data_out(unit: BlockDevice, cdb: bytes) -> int:
+        length = blocks.transfer(unit, cdb)[1]
         unit.require_writable()
-        return blocks.transfer(unit, cdb)[1]
+        return length
 
     return data_out
 
@@ -138,8 +139,8 @@ def _write(layout: type[Cdb]) -> Row:
 
     def write(unit: BlockDevice, command: Command) -> None:
         cdb = command.cdb
-        unit.require_writable()
         offset, length = blocks.transfer(unit, cdb)
+        unit.require_writable()
         unit.store.write(offset, whole_blocks(unit, command.data_out, length))
         if not unit.write_cache or (has_fua and cdb[1] & _FUA):
             unit.store.flush()
@@ -254,8 +255,8 @@ def _write_and_verify(layout: type[Cdb]) -> Row:
         check = command.cdb[1] >> place.bit - place.width + 1 & place.mask
         if check not in (ByteCheck.MEDIUM, ByteCheck.DATA):
             raise invalid_field_in_cdb(1, place.bit)
-        unit.require_writable()
         offset, length = blocks.transfer(unit, command.cdb)
+        unit.require_writable()
         data = whole_blocks(unit, command.data_out, length)
         unit.store.write(offset, data)
         _from_medium(unit, offset, len(data))

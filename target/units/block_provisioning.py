@@ -39,10 +39,10 @@ def _write_same(layout: type[WriteSame10] | type[WriteSame16]) -> Row:
     blocks = Range(layout)
 
     def extent(unit: BlockDevice, cdb: bytes) -> tuple[int, int]:
-        unit.require_writable()
         offset, length = blocks.extent(unit, cdb)
         if not 0 < length <= MAXIMUM_WRITE_SAME:
             raise blocks.wrong_number()
+        unit.require_writable()
         return offset, length
 
     def has_no_data_out(cdb: WriteSame10 | WriteSame16) -> bool:
@@ -54,9 +54,9 @@ def _write_same(layout: type[WriteSame10] | type[WriteSame16]) -> Row:
 
     def write_same(unit: BlockDevice, command: Command) -> None:
         cdb = layout.unpack(command.cdb)
+        offset, length = extent(unit, command.cdb)
         if cdb.unmap and not unit.thin:
             raise invalid_field_in_cdb(1, layout.PLACES["unmap"].bit)
-        offset, length = extent(unit, command.cdb)
         block = b"" if has_no_data_out(cdb) else blocks.one_block(unit, command)
         if any(block):
             # Not zeros: unmapped blocks would not read back as asked, so UNMAP is no hint here.
