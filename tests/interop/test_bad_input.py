@@ -221,10 +221,13 @@ def test_a_copy_list_that_announces_more_than_it_holds_is_refused(client):
         assert code(sense) == (ILLEGAL_REQUEST, 0x1A00)
 
 
-def test_a_copy_list_longer_than_the_data_that_came_is_refused(client):
-    """The CDB asks for 1 MiB, the initiator has 16 bytes: nothing is made up for the rest."""
-    sense = refused(client, extended_copy(MiB), data_out=parameter_list(b"", b""), expected=16)
-    assert sense[2] & 0x0F == ILLEGAL_REQUEST
+def test_a_copy_list_of_which_only_a_part_came_is_refused(client):
+    """The CDB asks for all of it, the initiator has less: nothing is made up for the rest."""
+    whole = parameter_list(e4(UNKNOWN, 0, BLOCK_SPECIFIC) * 2, COPY_ONE_BLOCK)
+    for came in (16, 48, len(whole) - 1):
+        part = whole[:came]
+        sense = refused(client, extended_copy(len(whole)), data_out=part, expected=came)
+        assert code(sense) == (ILLEGAL_REQUEST, 0x1A00)
 
 
 def test_an_unknown_cscd_descriptor_type_is_refused(client):
@@ -277,12 +280,9 @@ def test_a_disk_command_to_the_tape_is_refused(client):
     assert code(sense) == (ILLEGAL_REQUEST, 0x2000)
 
 
-def test_a_tape_record_longer_than_the_limit_is_refused(client):
-    """SSC-3 7.7: over MAXIMUM BLOCK LENGTH of READ BLOCK LIMITS is an invalid field."""
-    limits = client.command(cdb("05 00 0000 00 00"), lun=TAPE, data_in=6).data
-    longest = int.from_bytes(limits[1:4], "big")
-    if longest == 0xFFFFFF:
-        pytest.skip("every length that a CDB can say is within the limit")
-    command = b"\x0a\0" + (longest + 1).to_bytes(3, "big") + b"\0"
-    sense = refused(client, command, TAPE, data_out=bytes(512), expected=512)
-    assert code(sense) == (ILLEGAL_REQUEST, 0x2400)
+@pytest.mark.parametrize("command", ["08 01 000001 00", "08 03 000001 00", "0a 01 000001 00"])
+def test_fixed_blocks_are_refused_where_none_are_set(client, command):
+    """SSC-3 5.6, 6.8: FIXED with a block length of zero, and FIXED with SILI."""
+    bits = cdb(command)
+    data = {"data_out": bytes(512)} if bits[0] == 0x0A else {"data_in": 512}
+    assert code(refused(client, bits, TAPE, **data)) == (ILLEGAL_REQUEST, 0x2400)
