@@ -9,11 +9,12 @@ All numbers are little-endian. After a file header the log holds one record per 
 The length in the trailer lets a reader walk backwards, its CRC shows a torn or damaged record. The
 CRC stands last, so the CRC32C of a whole good record is the polynomial's constant residue: one
 read and one call check everything. Because the header is under it, a payload can never be taken
-for that of another block.
+for that of another block. A header names its cartridge and its own offset, so a copy of a log that
+was written to tape as data is never taken for records.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -35,8 +36,8 @@ _FILE_MAGIC = b"SRVFTAPE"
 LOG_START = _FILE_HEADER.size
 
 # magic, version, type, flags, block, file, plain and stored length, previous record, generation,
-# cartridge; nothing sets flags or makes the lengths differ yet (compression will)
-_HEADER = Struct("<4sBBHQQIIQI8s8x")
+# cartridge, own offset; nothing sets flags or makes the lengths differ yet (compression will)
+_HEADER = Struct("<4sBBHQQIIQI8sQ")
 _MAGIC = b"\xabSFR"
 _CRC = Struct("<I")
 _TRAILER = Struct("<II")
@@ -47,6 +48,7 @@ NO_PREVIOUS = 0
 MAX_RECORD = 0xFFFFFF  # what a READ(6) can ask for
 _IOV_MAX = 1024
 _SEARCH_CHUNK = 1 << 20
+_BAD_PLACE = 4096  # what a disk that cannot read something is allowed to keep from us
 
 
 class RecordType(IntEnum):
@@ -132,6 +134,7 @@ class RecordLog:
         payload: bytes,
         previous: int,
         generation: int,
+        offset: int,
     ) -> tuple[bytes, bytes, bytes]:
         """Return a record as header, payload and trailer. The payload is not copied."""
         length = len(payload)
@@ -147,6 +150,7 @@ class RecordLog:
             previous,
             generation,
             self._salt,
+            offset,
         )
         head += _CRC.pack(crc32c(head))
         stored = _CRC.pack(length)
@@ -171,9 +175,9 @@ class RecordLog:
             raw = os.pread(self.fd, HEADER_LENGTH, offset)
         except OSError:
             return None
-        return self._unpack_header(raw)
+        return self._unpack_header(raw, offset)
 
-    def _unpack_header(self, raw: bytes) -> RecordHeader | None:
+    def _unpack_header(self, raw: bytes, offset: int) -> RecordHeader | None:
         if len(raw) < HEADER_LENGTH:
             return None
         if crc32c(raw[: _HEADER.size]) != _CRC.unpack_from(raw, _HEADER.size)[0]:
@@ -190,8 +194,9 @@ class RecordLog:
             previous,
             generation,
             salt,
+            place,
         ) = _HEADER.unpack_from(raw)
-        if (magic, version, flags, salt) != (_MAGIC, VERSION, 0, self._salt):
+        if (magic, version, flags, salt, place) != (_MAGIC, VERSION, 0, self._salt, offset):
             return None
         return RecordHeader(kind, block, file, length, stored_length, previous, generation)
 
@@ -207,7 +212,7 @@ class RecordLog:
 
     def is_record(self, raw: bytes, kind: int, block: int, generation: int) -> bool:
         """Return whether a whole record is the one meant."""
-        magic, _, its_kind, _, its_block, _, length, _, _, its_generation, salt = (
+        magic, _, its_kind, _, its_block, _, length, _, _, its_generation, salt, _ = (
             _HEADER.unpack_from(raw)
         )
         return (magic, its_kind, its_block, its_generation, length, salt) == (
@@ -219,27 +224,21 @@ class RecordLog:
             self._salt,
         )
 
-    def find_next(
-        self, offset: int, end: int, block: int, generation: int
-    ) -> tuple[int, RecordHeader] | None:
-        """Look for the next sound record header behind a damaged one, before `end`.
-
-        Only a header of a later block and no earlier generation is one: payloads may well hold
-        copies of this very log, but what was copied into a record is older than the record.
-        """
-        at = offset
-        while at < end:
-            chunk = os.pread(self.fd, min(_SEARCH_CHUNK + HEADER_LENGTH, end - at), at)
-            if not chunk:
-                return None
-            found = chunk.find(_MAGIC)
-            while found >= 0:
-                header = self._unpack_header(chunk[found : found + HEADER_LENGTH])
-                if header and header.block > block and header.generation >= generation:
-                    return at + found, header
-                found = chunk.find(_MAGIC, found + 1)
-            at += _SEARCH_CHUNK
-        return None
+    def search(self, offset: int, end: int) -> Iterator[tuple[int, RecordHeader]]:
+        """Yield the sound record headers from an offset on, and where each lies."""
+        while offset < end:
+            try:
+                chunk = os.pread(self.fd, min(_SEARCH_CHUNK + HEADER_LENGTH, end - offset), offset)
+            except OSError:
+                offset += _BAD_PLACE
+                continue
+            at = chunk.find(_MAGIC)
+            while 0 <= at < _SEARCH_CHUNK:
+                header = self._unpack_header(chunk[at : at + HEADER_LENGTH], offset + at)
+                if header:
+                    yield offset + at, header
+                at = chunk.find(_MAGIC, at + 1)
+            offset += _SEARCH_CHUNK
 
     def size(self) -> int:
         """Bytes in the log file."""

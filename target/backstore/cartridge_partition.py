@@ -139,11 +139,31 @@ class Partition:
 
     def read_entry(self, block: int, entry: Entry) -> memoryview:
         """The same, with the entry at hand."""
-        if entry.type != RecordType.LOST:
-            raw = self._log.read_whole(entry.offset, entry.length)
-            if raw and self._log.is_record(raw, entry.type, block, entry.generation):
-                return memoryview(raw)[HEADER_LENGTH:-_TRAILER_LENGTH]
-        raise DamagedRecord(f"{self._log.path}: block {block} is damaged")
+        payload = self._payload(block, entry)
+        if payload is None and not self._leads_to_header(block, entry):
+            # Either the index is wrong or the header is: the log as a whole can tell.
+            self._rebuild(IndexDamaged(f"entry {block} leads nowhere"))
+            payload = self._payload(block, self._index.get(block))
+        if payload is None:
+            raise DamagedRecord(f"{self._log.path}: block {block} is damaged")
+        return payload
+
+    def _payload(self, block: int, entry: Entry) -> memoryview | None:
+        if entry.type == RecordType.LOST:
+            return None
+        raw = self._log.read_whole(entry.offset, entry.length)
+        if raw is None or not self._log.is_record(raw, entry.type, block, entry.generation):
+            return None
+        return memoryview(raw)[HEADER_LENGTH:-_TRAILER_LENGTH]
+
+    def _leads_to_header(self, block: int, entry: Entry) -> bool:
+        if entry.type == RecordType.LOST:
+            return True
+        header = self._log.read_header(entry.offset)
+        return header is not None and (
+            (header.block, header.generation, header.type, header.stored_length)
+            == (block, entry.generation, entry.type, entry.length)
+        )
 
     # Writing
 
@@ -175,7 +195,7 @@ class Partition:
             if offset + length + OVERHEAD > end:
                 full = True
                 break
-            pieces += self._log.pack(kind, eod, file, bytes(payload), last, generation)
+            pieces += self._log.pack(kind, eod, file, bytes(payload), last, generation, offset)
             entries += pack_entry(eod, Entry(offset, file, length, generation, kind))
             last = offset
             offset += length + OVERHEAD
@@ -361,10 +381,14 @@ class Partition:
             header = self._log.read_header(offset) if offset < end else None
             start = offset
             if header is None or not self._follows(header, start, end, block, file, generation):
-                found = self._log.find_next(offset + 1, end, block, generation)
-                while found and not self._follows(found[1], found[0], end, block, file, generation):
-                    found = self._log.find_next(found[0] + 1, end, block, generation)
-                start, header = found or (end, None)
+                start, header = next(
+                    (
+                        (at, found)
+                        for at, found in self._log.search(offset + 1, end)
+                        if self._follows(found, at, end, block, file, generation)
+                    ),
+                    (end, None),
+                )
             while block < (header.block if header else now.eod):
                 add(Entry(offset, file, 0, generation, RecordType.LOST))
             if header:

@@ -12,7 +12,12 @@ import google_crc32c
 import pytest
 
 from serverfree.target.backstore.cartridge import open_cartridge
-from serverfree.target.backstore.cartridge_errors import CartridgeError, NoRoom
+from serverfree.target.backstore.cartridge_errors import (
+    CartridgeError,
+    DamagedRecord,
+    NoRoom,
+    WriteFailed,
+)
 from serverfree.target.backstore.cartridge_log import RecordType
 from support.tape import MEMORY
 
@@ -39,9 +44,10 @@ def walk(raw):
     at, previous = LOG_START, 0
     while at < len(raw):
         head = raw[at : at + 64]
-        magic, version, kind, flags, block, file, plain, stored, back, generation, _, _ = (
-            struct.unpack("<4sBBHQQIIQI8s8s", head[:60])
+        magic, version, kind, flags, block, file, plain, stored, back, generation, _, place = (
+            struct.unpack("<4sBBHQQIIQI8sQ", head[:60])
         )
+        assert place == at
         assert (magic, version, flags) == (b"\xabSFR", 1, 0)
         assert struct.unpack("<I", head[60:])[0] == crc32c(head[:60])
         assert plain == stored
@@ -96,24 +102,26 @@ class TestFormat:
             assert max(before, key=sequence) in after, "the newest stays"
         cartridge.close()
 
-    def test_payload_that_is_a_piece_of_the_log_does_no_harm(self, directory):
+    def test_copy_of_the_log_in_a_block_is_never_taken_for_records(self, directory):
+        """Not even where the header of that block is gone and the copy holds later blocks."""
         cartridge = open_cartridge(directory, 1 << 20)
         (partition,) = cartridge.partitions
-        partition.append([b"a" * 50, b"b" * 50])
+        partition.append([b"%d" % number * 20 for number in range(6)])
         own = (directory / "part0.log").read_bytes()
-        partition.append([own, b"c"])
+        partition.cut(2)
+        partition.append([own, b"three", b"four"])
         expected = contents(partition)
         cartridge.close()
         (directory / "part0.idx").unlink()
         with (directory / "part0.log").open("r+b") as log:  # break the header of block 2
-            log.seek(LOG_START + 2 * (50 + OVERHEAD) + 10)
+            log.seek(LOG_START + 2 * (20 + OVERHEAD) + 10)
             log.write(b"?")
         cartridge = open_cartridge(directory)
         (partition,) = cartridge.partitions
-        assert partition.eod == 4
-        assert bytes(partition.read(3)) == b"c"
-        assert [bytes(partition.read(block)) for block in (0, 1)] == expected[:2]
-        with pytest.raises(CartridgeError):
+        assert partition.eod == 5
+        for block in (0, 1, 3, 4):
+            assert bytes(partition.read(block)) == expected[block]
+        with pytest.raises(DamagedRecord):
             partition.read(2)
         cartridge.close()
 
@@ -271,6 +279,21 @@ class TestIndex:
         cartridge.close()
         assert len(index.read_bytes()) == 3001 * 32
 
+    def test_sound_entries_of_another_time_are_found_out(self, directory, filled):
+        index = directory / "part0.idx"
+        stale = index.read_bytes()
+        cartridge = open_cartridge(directory)
+        (partition,) = cartridge.partitions
+        partition.cut(1500)
+        partition.append([b"new" * (number % 3) for number in range(500)])
+        expected = contents(partition)
+        cartridge.close()
+        fresh = index.read_bytes()
+        index.write_bytes(fresh[: 1600 * 32] + stale[1600 * 32 : 1900 * 32] + fresh[1900 * 32 :])
+        cartridge = open_cartridge(directory)
+        assert contents(cartridge.partitions[0]) == expected
+        cartridge.close()
+
     def test_files_are_found_by_bisection(self, directory, filled):
         cartridge = open_cartridge(directory)
         (partition,) = cartridge.partitions
@@ -298,6 +321,24 @@ class TestRoom:
             partition.append([bytes(100)] * 11)
         assert (partition.eod, partition.used) == (10, 1720)
         assert (directory / "part0.log").stat().st_size == LOG_START + 1720
+        cartridge.close()
+
+    def test_write_that_failed_does_not_come_back(self, directory, monkeypatch):
+        cartridge = open_cartridge(directory, 1 << 20)
+        (partition,) = cartridge.partitions
+        partition.append([b"kept"])
+
+        def fail(fd, data, offset):
+            raise OSError(5, "Input/output error")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "pwrite", fail)  # the log takes it, the index does not
+            with pytest.raises(WriteFailed):
+                partition.append([b"refused"])
+        assert contents(partition) == [b"kept"]
+        cartridge.abandon()
+        cartridge = open_cartridge(directory)
+        assert contents(cartridge.partitions[0]) == [b"kept"]
         cartridge.close()
 
     @pytest.mark.parametrize("batch", [1, 10])

@@ -153,19 +153,25 @@ operations = st.lists(
         st.tuples(st.sampled_from(["rewind", "eod", "erase", "reload", "die", "lose_index"])),
         st.tuples(st.just("block_length"), st.sampled_from([0, BLOCK_LENGTH])),
     ),
+    min_size=10,
     max_size=40,
 )
+beginnings = st.lists(st.sampled_from([MARK, MARK, 1, 64, 64, 200, 700]), max_size=20)
 
 
-@settings(max_examples=150, deadline=None)
-@given(operations, st.randoms(use_true_random=False))
-def test_drive_and_list_agree(sequence, random):
+@settings(max_examples=250, deadline=None)
+@given(beginnings, operations, st.randoms(use_true_random=False))
+def test_drive_and_list_agree(beginning, sequence, random):
     with tempfile.TemporaryDirectory(dir=MEMORY) as directory:
         path = Path(directory) / "tape"
         drive = make_drive(path, capacity=CAPACITY, early_warning=EARLY_WARNING)
         model = Model()
         block_length = 0
         try:
+            for each in beginning:
+                data = MARK if each is MARK else random.randbytes(each)
+                model.write([data], 1)
+                drive(filemarks(1) if data is MARK else write(len(data)), data or b"")
             for step, (verb, *arguments) in enumerate(sequence):
                 cdb, data, expected = b"", b"", None
                 match verb, arguments:

@@ -1,0 +1,146 @@
+"""Bits that a disk got wrong: a block reads right or not at all, its neighbours keep their place."""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from serverfree.target.backstore.cartridge import open_cartridge
+from serverfree.target.backstore.cartridge_errors import CartridgeError, DamagedRecord
+from serverfree.target.backstore.cartridge_log import RecordType
+from support.tape import MEMORY
+
+DAMAGED = "damaged"
+LOG, INDEX = "part0.log", "part0.idx"
+STATES = ("state.A", "state.B")
+
+
+def contents(directory):
+    """All objects: payloads, None for filemarks, DAMAGED for what cannot be read."""
+    cartridge = open_cartridge(directory)
+    (partition,) = cartridge.partitions
+    found = []
+    for block in range(partition.eod):
+        entry = partition.entry(block)
+        try:
+            found.append(
+                None if entry.type == RecordType.FILEMARK else bytes(partition.read(block))
+            )
+        except DamagedRecord:
+            found.append(DAMAGED)
+    files = [partition.start_of_file(file) for file in range(6)]
+    cartridge.close()
+    return found, files
+
+
+@pytest.fixture(scope="module")
+def original():
+    """A closed cartridge with a past, what is on it, and the files that its filemarks make."""
+    with tempfile.TemporaryDirectory(dir=MEMORY) as temporary:
+        directory = Path(temporary) / "cartridge"
+        cartridge = open_cartridge(directory, 1 << 20)
+        (partition,) = cartridge.partitions
+        partition.append([b"old" * 30, b"older", b"oldest" * 9])
+        partition.mark(2)
+        cartridge.sync()
+        partition.cut(1)
+        partition.append([b"new" * 11, b"", b"x"])
+        partition.mark(1)
+        partition.append([b"newer" * 40])
+        cartridge.sync()
+        partition.append([b"newest" * 7])
+        partition.mark(2)
+        partition.append([b"last"])
+        cartridge.close()
+        yield directory, *contents(directory)
+
+
+def harmed(original, *flips, lose_index=False):
+    """What is found on a copy in which bits are flipped: (file, byte, bit)."""
+    with tempfile.TemporaryDirectory(dir=MEMORY) as temporary:
+        copy = Path(temporary) / "cartridge"
+        shutil.copytree(original, copy)
+        for name, byte, bit in flips:
+            raw = bytearray((copy / name).read_bytes())
+            raw[byte % len(raw)] ^= 1 << bit
+            (copy / name).write_bytes(raw)
+        if lose_index:
+            (copy / INDEX).unlink()
+        return contents(copy)
+
+
+def places(directory, name):
+    """Every byte of a file; of a superblock, which is mostly padding, the ones with a meaning."""
+    size = (directory / name).stat().st_size
+    return range(size) if size < 4096 else [*range(120), 2000, *range(size - 4, size)]
+
+
+def test_any_byte_of_the_index(original):
+    directory, right, files = original
+    for byte in places(directory, INDEX):
+        assert harmed(directory, (INDEX, byte, byte % 8)) == (right, files)
+
+
+@pytest.mark.parametrize("name", STATES)
+def test_any_byte_of_one_superblock(original, name):
+    directory, right, files = original
+    for byte in places(directory, name):
+        assert harmed(directory, (name, byte, byte % 8)) == (right, files)
+
+
+def test_any_byte_of_the_log_costs_one_block_at_most(original):
+    directory, right, files = original
+    for byte in places(directory, LOG):
+        found, found_files = harmed(directory, (LOG, byte, byte % 8))
+        assert found_files == files, "marks are found through the index"
+        assert sum(x != y for x, y in zip(found, right, strict=True)) <= 1
+        assert all(x in (y, DAMAGED) for x, y in zip(found, right, strict=True))
+
+
+def test_any_byte_of_the_log_while_the_index_is_lost_too(original):
+    directory, right, _ = original
+    for byte in places(directory, LOG):
+        found, _ = harmed(directory, (LOG, byte, byte % 8), lose_index=True)
+        assert sum(x != y for x, y in zip(found, right, strict=True)) <= 1
+        assert all(x in (y, DAMAGED) for x, y in zip(found, right, strict=True))
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([LOG, LOG, INDEX, *STATES]), st.integers(0, 8191), st.integers(0, 7)
+        ),
+        min_size=2,
+        max_size=6,
+    ),
+    st.booleans(),
+)
+def test_any_damage_anywhere_never_gives_wrong_data(original, flips, lose_index):
+    directory, right, _ = original
+    try:
+        found, _ = harmed(directory, *flips, lose_index=lose_index)
+    except CartridgeError as error:
+        if "both superblocks are damaged" not in str(error):
+            raise
+        return
+    # An old superblock and a damaged block behind its end of data: the tape ends there.
+    assert len(found) <= len(right)
+    assert all(x in (y, DAMAGED) for x, y in zip(found, right, strict=False))
+
+
+def test_log_of_which_the_end_is_gone(original):
+    directory, right, _ = original
+    with tempfile.TemporaryDirectory(dir=MEMORY) as temporary:
+        for length in range(64, (directory / LOG).stat().st_size, 50):
+            copy = Path(temporary) / str(length)
+            shutil.copytree(directory, copy)
+            (copy / LOG).write_bytes((directory / LOG).read_bytes()[:length])
+            for _ in range(2):
+                found, _ = contents(copy)
+                assert len(found) == len(right), "what was promised is missed, not forgotten"
+                assert all(x in (y, DAMAGED) for x, y in zip(found, right, strict=True))
+                (copy / INDEX).unlink()
