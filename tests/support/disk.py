@@ -1,99 +1,143 @@
-"""A disk that loses power: what was not synced is there in part, in any order, or not at all."""
+"""A disk driven by CDBs without sockets, and stores that fail on request."""
 
+import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from random import Random
-from typing import Any
-from unittest import mock
 
-SECTOR = 512
+from serverfree.scsi.cdb.layout import Cdb
+from serverfree.scsi.device import Buffer
+from serverfree.scsi.sense import Sense
+from serverfree.scsi.status import Status
+from serverfree.target.backstore.base import BlockStore, ReadError
+from serverfree.target.backstore.file import open_file_store
+from serverfree.target.units.base import Unit
+from serverfree.target.units.block import BlockUnit
+from serverfree.target.units.command import Command, Nexus, Reply
 
-
-class PowerCut(BaseException):
-    """The machine stops here: no code of the program runs any more."""
-
-
-class FailingDisk:
-    """Follows every write, truncation and sync of the files in a directory.
-
-    The `operations`-th of them does not happen: PowerCut is raised in its place. `leave` then puts
-    into another directory what a disk might hold: for each file what its last sync saw and, on
-    top, a random choice of the truncations and sectors that came later.
-    """
-
-    def __init__(self, directory: Path, operations: int) -> None:
-        self._left = operations
-        self._synced = {path.name: path.read_bytes() for path in directory.iterdir()}
-        self._pending: dict[str, list[tuple[int, bytes | None]]] = {}
-
-    @contextmanager
-    def installed(self) -> Iterator[None]:
-        """Within this block the os module works on this disk."""
-        calls: dict[str, Any] = {
-            name: getattr(os, name) for name in ("pwrite", "pwritev", "ftruncate", "fdatasync")
-        }
-
-        def pwrite(fd: int, data: Any, offset: int) -> int:
-            self._note(fd, offset, bytes(data))
-            return int(calls["pwrite"](fd, data, offset))
-
-        def pwritev(fd: int, pieces: Any, offset: int) -> int:
-            self._note(fd, offset, b"".join(pieces))
-            return int(calls["pwritev"](fd, pieces, offset))
-
-        def ftruncate(fd: int, size: int) -> None:
-            self._note(fd, size, None)
-            calls["ftruncate"](fd, size)
-
-        def fdatasync(fd: int) -> None:
-            self._count()
-            name = self._name(fd)
-            self._synced[name] = Path(f"/proc/self/fd/{fd}").read_bytes()
-            self._pending.pop(name, None)
-
-        with mock.patch.multiple(
-            os, pwrite=pwrite, pwritev=pwritev, ftruncate=ftruncate, fdatasync=fdatasync
-        ):
-            yield
-
-    def _count(self) -> None:
-        self._left -= 1
-        if self._left < 0:
-            raise PowerCut
-
-    def _name(self, fd: int) -> str:
-        return Path(f"/proc/self/fd/{fd}").readlink().name
-
-    def _note(self, fd: int, offset: int, data: bytes | None) -> None:
-        self._count()
-        self._pending.setdefault(self._name(fd), []).append((offset, data))
-
-    def leave(self, directory: Path, random: Random) -> None:
-        """Write what is left into a directory."""
-        directory.mkdir()
-        likelihood = random.choice([0.0, 0.5, 0.9, 1.0])
-        for name in {*self._synced, *self._pending}:
-            content = bytearray(self._synced.get(name, b""))
-            for offset, data in self._pending.get(name, []):
-                if data is None:
-                    if random.random() < likelihood:
-                        content[offset:] = bytes(max(0, offset - len(content)))
-                else:
-                    _write_some_sectors(content, offset, data, random, likelihood)
-            (directory / name).write_bytes(content)
+NEXUS = Nexus("iqn.2026-11.com.example:host,i,0x400001370000", "iqn.2026-11.com.example:t,t,0x0001")
+OTHER = Nexus("iqn.2026-11.com.example:other,i,0x400001370000", NEXUS.target)
 
 
-def _write_some_sectors(
-    content: bytearray, offset: int, data: bytes, random: Random, likelihood: float
-) -> None:
-    at = 0
-    while at < len(data):
-        end = at + SECTOR - (offset + at) % SECTOR
-        if random.random() < likelihood:
-            if len(content) < offset + at:
-                content.extend(bytes(offset + at - len(content)))
-            piece = data[at:end]
-            content[offset + at : offset + at + len(piece)] = piece
-        at = end
+@dataclass
+class Host:
+    """An initiator at a unit: CDBs go as iSCSI carries them, sense comes back as it travels."""
+
+    unit: Unit
+    nexus: Nexus = NEXUS
+
+    def __call__(self, cdb: Cdb | bytes, data: Buffer = b"") -> Reply:
+        """Run a command, its data-out cut to what the CDB asks for as a transport does."""
+        raw = (cdb.pack() if isinstance(cdb, Cdb) else cdb).ljust(16, b"\0")
+        return self.unit.execute(Command(self.nexus, raw, data))
+
+    def good(self, cdb: Cdb | bytes, data: Buffer = b"") -> bytes:
+        """Run a command that must end with GOOD; return its data."""
+        reply = self(cdb, data)
+        assert (reply.status, reply.sense) == (Status.GOOD, None), str(reply.sense)
+        return bytes(reply.data)
+
+    def sense(self, cdb: Cdb | bytes, data: Buffer = b"") -> Sense:
+        """Run a command that must end with CHECK CONDITION and no data; return its sense."""
+        reply = self(cdb, data)
+        assert reply.status is Status.CHECK_CONDITION
+        assert reply.sense is not None
+        assert not reply.data
+        return Sense.unpack(reply.sense.pack())
+
+
+def make_disk(
+    path: Path,
+    size: int = 1 << 20,
+    *,
+    block_size: int = 512,
+    thin: bool = False,
+    readonly: bool = False,
+) -> BlockUnit:
+    """A disk over a file, which is made where it is missing."""
+    if readonly and not path.exists():
+        path.write_bytes(bytes(size))
+    store = open_file_store(path, None if readonly else size, thin=thin, readonly=readonly)
+    return BlockUnit("disk", store, block_size=block_size, target="iqn.2026-11.com.example:t")
+
+
+def failure(code: int) -> OSError:
+    """The error that the operating system raises with this errno."""
+    return OSError(code, os.strerror(code))
+
+
+@dataclass
+class FaultyStore:
+    """A store over another whose operations fail while they have an error in `faults`."""
+
+    store: BlockStore
+    faults: dict[str, OSError] = field(default_factory=dict)
+    calls: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.size, self.readonly = self.store.size, self.store.readonly
+        self.can_discard, self.granularity = self.store.can_discard, self.store.granularity
+
+    def _may_fail(self, operation: str) -> None:
+        self.calls.append(operation)
+        if operation in self.faults:
+            raise self.faults[operation]
+
+    def view(self, offset: int, length: int) -> Buffer:
+        """See BlockStore."""
+        self._may_fail("view")
+        return self.store.view(offset, length)
+
+    def pread(self, offset: int, length: int) -> bytes:
+        """See BlockStore."""
+        self._may_fail("pread")
+        return self.store.pread(offset, length)
+
+    def write(self, offset: int, data: Buffer) -> None:
+        """See BlockStore."""
+        self._may_fail("write")
+        self.store.write(offset, data)
+
+    def flush(self) -> None:
+        """See BlockStore."""
+        self._may_fail("flush")
+        self.store.flush()
+
+    def discard(self, offset: int, length: int) -> None:
+        """See BlockStore."""
+        self._may_fail("discard")
+        self.store.discard(offset, length)
+
+    def zero(self, offset: int, length: int) -> None:
+        """See BlockStore."""
+        self._may_fail("zero")
+        self.store.zero(offset, length)
+
+    def prefetch(self, offset: int, length: int) -> None:
+        """See BlockStore."""
+        self._may_fail("prefetch")
+        self.store.prefetch(offset, length)
+
+    def evict(self, offset: int, length: int) -> None:
+        """See BlockStore."""
+        self._may_fail("evict")
+        self.store.evict(offset, length)
+
+    def extents(self, offset: int, length: int) -> Iterator[tuple[int, int, bool]]:
+        """See BlockStore."""
+        self._may_fail("extents")
+        return self.store.extents(offset, length)
+
+    def give_up_map(self) -> None:
+        """See BlockStore."""
+        self._may_fail("give_up_map")
+        self.store.give_up_map()
+
+    def close(self) -> None:
+        """See BlockStore."""
+        self._may_fail("close")
+        self.store.close()
+
+
+UNREADABLE = ReadError(errno.EIO, os.strerror(errno.EIO))
