@@ -34,6 +34,7 @@ MiB = 1 << 20
 RESULTS = Path("build/bench.json")
 AVERAGE = re.compile(r"iops average (\d+) \((\d+) MB/s\)")
 TAPE_BLOCK = 256 << 10
+LIBRARY_IQN = "iqn.2026-11.com.example:library"
 
 
 @dataclass(slots=True)
@@ -127,9 +128,10 @@ def measure_copies(folder: Path, rounds: int, size: int) -> Case:
     case = Case("copy of a disk, to tape / to disk", "MB/s", "qemu-img over tgt")
     source = servers.random_file(folder / "source.img", size)
     empty = servers.empty_file(folder / "destination.img", size)
+    tape = ("--iqn", LIBRARY_IQN, "--tape", f"tape={folder / 'tape'},capacity={4 * size}")
     with (
         servers.target("--disk", f"disk={source}") as storage,
-        servers.target("--tape", f"tape={folder / 'tape'},capacity={4 * size}") as backup,
+        servers.target(*tape) as backup,
         servers.datamover(storage, backup) as mover,
         servers.Tgt(source, empty) as theirs,
     ):
