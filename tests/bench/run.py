@@ -65,9 +65,9 @@ class Load:
 
 
 LOADS = (
-    Load("4 KiB random read, 1 in flight", "IOPS", 1, 8, True),
-    Load("4 KiB random read, 32 in flight", "IOPS", 32, 8, True),
-    Load("256 KiB sequential read, 8 in flight", "MB/s", 8, 512, False),
+    Load("4 KiB random read, QD 1", "IOPS", 1, 8, True),
+    Load("4 KiB random read, QD 32", "IOPS", 32, 8, True),
+    Load("256 KiB seq. read, QD 8", "MB/s", 8, 512, False),
 )
 
 
@@ -125,7 +125,7 @@ def timed(size: int, run: Callable[[], object]) -> float:
 
 def measure_copies(folder: Path, rounds: int, size: int) -> Case:
     """Disk to tape through the mover, against qemu-img between two LUNs; both end flushed."""
-    case = Case("copy of a disk, to tape / to disk", "MB/s", "qemu-img over tgt")
+    case = Case("copy (to tape; to disk)", "MB/s", "qemu-img, tgt")
     source = servers.random_file(folder / "source.img", size)
     empty = servers.empty_file(folder / "destination.img", size)
     tape = ("--iqn", LIBRARY_IQN, "--tape", f"tape={folder / 'tape'},capacity={4 * size}")
