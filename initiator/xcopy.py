@@ -229,8 +229,11 @@ def _failure(manager: CopyManager, command: CopyList, sense: Sense, moved: int) 
             if area:
                 words.append(f"the {name} answered {_forwarded(area)}")
     if sense.pointer is not None:
-        words.append(f"at byte {sense.pointer.byte}")
-    return CopyFailed(sense, "; ".join(words), moved)
+        where = "segment" if sense.pointer.in_segment else "parameter list"
+        words.append(f"field pointer: byte {sense.pointer.byte} of the {where}")
+    failure = CopyFailed(sense, "; ".join(words), moved)
+    failure.add_note(str(manager.device))
+    return failure
 
 
 def _forwarded(area: bytes) -> str:
@@ -287,4 +290,8 @@ def _tape_file_blocks(
         tape.locate(start)
     if stop not in (None, Stop.END_OF_DATA):
         raise PlanError(f"{device}: {stop.value if stop else ''} before the end of the file")
+    if end == start:
+        raise PlanError(
+            f"{device} stands at block {start}, where no file begins: rewind or locate first"
+        )
     return min((end - start) * tape_block // disk.block_length, disk.blocks - seek)

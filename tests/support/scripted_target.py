@@ -77,6 +77,9 @@ class ScriptedTarget:
         return self
 
     def __exit__(self, *_: object) -> None:
+        # Closing alone does not wake a thread in accept.
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         if self._connection is not None:
             with contextlib.suppress(OSError):
