@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from serverfree.target.backstore.cartridge import open_cartridge
 from serverfree.target.backstore.cartridge_log import RecordType
-from support.disk import FailingDisk, PowerCut
+from support.power import FailingDisk, PowerCut
 from support.tape import MEMORY
 
 OVERHEAD = 72
