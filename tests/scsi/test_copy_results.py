@@ -1,4 +1,4 @@
-"""RECEIVE COPY RESULTS and the CDBs of 83h and 84h against bytes set by hand (SPC-4 6.5, 6.20 on)."""
+"""RECEIVE COPY RESULTS and the CDBs of 83h, 84h against bytes set by hand (SPC-4 6.5, 6.20 on)."""
 
 import pytest
 
