@@ -77,7 +77,7 @@ class Runner:
             result.output.append(line)
             if line.startswith(PROVED):
                 result.proved.append(line.removeprefix(PROVED))
-            self._say(f"  {scenario.name}: {line}")
+            self._say(f"  {scenario.name} {time.monotonic() - begun:5.1f}  {line}")
 
         keep = False
         try:

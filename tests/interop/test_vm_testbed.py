@@ -77,7 +77,7 @@ class TestVerdicts:
 @pytest.mark.parametrize(
     ("how", "when"),
     [
-        (signal.SIGINT, "  restart: ok - target stopped"),  # guest, target and fio at work
+        (signal.SIGINT, "ok - target stopped"),  # guest, target and fio at work
         (signal.SIGTERM, "guest booted"),
         (signal.SIGKILL, "restart: "),  # before the boot: a guest must not need our help to end
     ],
@@ -94,7 +94,7 @@ def test_nothing_outlives_an_interrupted_run(how: signal.Signals, when: str) -> 
     assert run.stdout is not None
     with run, run.stdout:
         try:
-            assert any(line.startswith(when) for line in run.stdout)
+            assert any(when in line for line in run.stdout)
             deadline = time.monotonic() + 20
             while not (children := children_of(run.pid)):
                 assert time.monotonic() < deadline, "no guest runs"

@@ -23,7 +23,9 @@ matches() {
 		sed 's/^/    /' <<<"$3"
 		die "$1: nothing matches /$2/"
 	}
-	ok "$1: $(grep -m1 -oE -- "$2" <<<"$3")"
+	local found
+	found=$(grep -m1 -oE -- "$2" <<<"$3")
+	ok "$1: ${found%%$'\n'*}"
 }
 
 # fails WHAT COMMAND...: the command must end with a failure, and not by being missing

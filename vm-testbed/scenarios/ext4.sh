@@ -7,7 +7,7 @@ login storage
 disk=$(disk storage d0)
 mkfs.ext4 -q -m 0 "$disk"
 mount "$disk" /mnt
-fio --name=mixed --directory=/mnt --size=16M --rw=randrw --bs=4k-64k --ioengine=psync \
+fio --name=mixed --directory=/mnt --size=16M --rw=randwrite --bsrange=4k-64k --ioengine=psync \
 	--verify=crc32c --verify_fatal=1 --do_verify=1 --end_fsync=1 --randseed=3 >fio.out || {
 	cat fio.out
 	die "fio"

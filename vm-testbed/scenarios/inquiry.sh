@@ -11,7 +11,7 @@ for unit in "$disk" "$big" "$tape"; do
 	say "$pages"
 	matches "$unit sg_vpd lists device identification" "0x83" "$(sg_vpd --page=sv --long "$unit")"
 	all=$(sg_vpd --all "$unit")
-	matches "$unit sg_vpd -a has a locally assigned NAA" "NAA 3, Locally assigned" "$all"
+	matches "$unit sg_vpd -a has a locally assigned NAA" "^ *0x3[0-9a-f]{15}$" "$all"
 	same "$unit has exactly one NAA" 1 "$(sg_vpd --page=di "$unit" | grep -c 'designator type: NAA')"
 	matches "$unit sg_luns" "Lun list length = 24" "$(sg_luns "$unit")"
 	sg_modes --all "$unit" >modes.out
@@ -25,12 +25,12 @@ for unit in "$disk" "$big" "$tape"; do
 	ok "$unit sg_requests"
 done
 
-matches "disk block limits" "Maximum unmap LBA count: [1-9]" "$(sg_vpd --page=bl "$disk")"
+matches "disk block limits" "Maximum unmap LBA count: (-1|[1-9])" "$(sg_vpd --page=bl "$disk")"
 matches "disk provisioning" "Unmap command supported \(LBPU\): 1" "$(sg_vpd --page=lbpv "$disk")"
 matches "disk characteristics" "Nominal rotation rate|Non-rotating|Medium rotation" "$(sg_vpd --page=bdc "$disk")"
 matches "sg_readcap of 512-byte blocks" "Logical block length=512 bytes" "$(sg_readcap --long "$disk")"
 matches "sg_readcap of 4096-byte blocks" "Logical block length=4096 bytes" "$(sg_readcap --long "$big")"
-matches "last block" "last LBA=131071 \(0x1ffff\)" "$(sg_readcap --long "$disk")"
+matches "last block" "Last LBA=131071 \(0x1ffff\)" "$(sg_readcap --long "$disk")"
 matches "caching page" "WCE" "$(sg_modes --page=8 "$disk")"
 matches "tape's device type" "tape" "$(sg_inq "$tape")"
 sg_sync "$disk"

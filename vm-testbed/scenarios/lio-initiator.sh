@@ -13,7 +13,7 @@ luns=$(host serverfree luns "$zero")
 say "$luns"
 matches "our REPORT LUNS lists LUN 1" "(^|[^0-9])1([^0-9]|\$)" "$luns"
 matches "our INQUIRY reads LIO's vendor" "LIO-ORG" "$(host serverfree inquiry "$zero")"
-matches "our INQUIRY reads LIO's designators" "6001405" "$(host serverfree inquiry "$zero" --vpd 83)"
+matches "our INQUIRY reads LIO's designators" "6001405" "$(host serverfree inquiry "$zero" --vpd 0x83)"
 matches "our capacity" "16777216|32768" "$(host serverfree capacity "$zero")"
 host serverfree read "$zero" --lba 0 --blocks 8192 >back
 same "4 MiB read from LIO" "$(sum pattern)" "$(sum back)"

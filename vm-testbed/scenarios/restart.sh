@@ -1,20 +1,21 @@
 # title: the target restarted, then killed, under fio load: the session recovers, the data verifies
 # peers: open-iscsi fio kernel
-# target storage: disk d0 size=64MiB
+# target storage: disk d0 size=32MiB
 # timeout: 300
 
 login storage
 disk=$(disk storage d0)
-# fio writes, and after the last round reads every block back and checks it
-fio --name=load --filename="$disk" --size=24M --rw=randwrite --bs=16k --direct=1 --ioengine=libaio \
-	--iodepth=4 --verify=crc32c --verify_fatal=1 --do_verify=1 --loops=6 --rate=4m \
+# Two rounds of 8 s of writing, each followed by reading every block back and checking it; the
+# restart falls into the first, the kill into the second.
+fio --name=load --filename="$disk" --size=12M --rw=randwrite --bs=16k --direct=1 --ioengine=libaio \
+	--iodepth=4 --verify=crc32c --verify_fatal=1 --do_verify=1 --loops=2 --rate=,1500k \
 	--randseed=11 >fio.out 2>&1 &
 load=$!
-sleep 4
+sleep 3
 host restart storage
 ok "target stopped cleanly and started at the same portal"
 kill -0 $load || { cat fio.out; die "fio did not outlive the restart"; }
-sleep 6
+sleep 8
 host kill storage
 ok "target killed and started at the same portal"
 wait $load || { cat fio.out; dmesg | tail -n 20; die "fio"; }
