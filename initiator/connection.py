@@ -19,7 +19,7 @@ from serverfree.iscsi.names import Portal
 from serverfree.iscsi.pdu import Buffer, LoginRequest, LoginResponse, Reject
 
 # Smaller than the target's: what is in it when a large segment begins costs a second copy.
-_RECEIVE_BUFFER = 256 << 10
+_RECEIVE_BUFFER = 128 << 10
 
 
 @dataclass(frozen=True, slots=True)
