@@ -123,7 +123,7 @@ def _unmap_data_out(unit: BlockDevice, cdb: bytes) -> int:
 def _get_lba_status(unit: BlockDevice, command: Command) -> bytes:
     """As many runs from the LBA on as fit the allocation length, at least one (5.3.1)."""
     cdb = GetLbaStatus.unpack(command.cdb)
-    unit.extent(cdb.lba, 1, FieldPointer(GetLbaStatus.PLACES["lba"].byte, in_cdb=True))
+    unit.extent(cdb.lba, 1, FieldPointer(GetLbaStatus.PLACES["lba"].byte, 7, in_cdb=True))
     room = max(1, (cdb.allocation_length - 8) // 16)
     return pack_lba_status(islice(_runs(unit, cdb.lba), min(room, 4096)))[: cdb.allocation_length]
 
