@@ -1,5 +1,6 @@
 """The demo as a newcomer runs it: a process of its own, judged by its exit code and its figures."""
 
+import argparse
 import json
 import lzma
 import os
@@ -12,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from serverfree.cli import demo
 from serverfree.cli.processes import SERVERFREE
+from serverfree.initiator.xcopy import CopyReport, xcopy
 from support import peers
 
 DEMO = [*SERVERFREE, "demo"]
@@ -55,17 +58,38 @@ def test_the_demo_moves_a_volume_there_and_back_past_the_server(tmp_path):
 
 
 @pytest.mark.served
+@pytest.mark.timeout(120)
+def test_the_demo_fails_if_what_comes_back_is_not_what_went(monkeypatch, capsys):
+    """The restore is left out: the second disk still holds its random bytes."""
+    reports = []
+
+    def backup_only(mover: str, source: str, destination: str, **more: object) -> CopyReport:
+        if not reports:
+            reports.append(xcopy(mover, source, destination))
+        return reports[0]
+
+    monkeypatch.setattr(demo, "xcopy", backup_only)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert demo.run(argparse.Namespace(json=True)) == 1
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["sha256"]["volume"] != facts["sha256"]["restored"]
+
+
+@pytest.mark.served
 @pytest.mark.parametrize("delay", [0.7, 3.0])
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_demo_leaves_nothing_behind(tmp_path, how, delay):
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     with subprocess.Popen(
         DEMO, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as demo:
+    ) as process:
         time.sleep(delay)
-        children = descendants(demo.pid)
-        demo.send_signal(how)
-        assert demo.wait(30) != 0
+        children = descendants(process.pid)
+        process.send_signal(how)
+        assert process.wait(30) != 0
     assert alive(children) == set()
     assert list(tmp_path.iterdir()) == []
 
