@@ -94,8 +94,10 @@ class Session:
                 self._retire(connection)
                 named = f"{self.target_name or 'discovery'} at {self.portal}"
                 raise LoginFailure(failure.status, f"{named}: {failure}") from failure
-            except BaseException:
+            except BaseException as error:
                 self._retire(connection)
+                if isinstance(error, ProtocolError) and not isinstance(error, SessionLost):
+                    error.add_note(str(self.portal))
                 raise
         raise SessionLost(f"{self.portal}: redirected {_MAX_REDIRECTS} times")
 

@@ -330,10 +330,10 @@ class InitiatorLogin:
         self._pdus += 1
         if self.complete or self._pdus > MAX_LOGIN_PDUS:
             raise ProtocolError("the target's login has no end")
+        if response.status != LoginStatus.SUCCESS:
+            return  # 11.13: the other fields are not valid then, and tgt sends them as zeros
         if response.initiator_task_tag != 0 or response.isid != self.isid:
             raise ProtocolError("login response to another login")
-        if response.status != LoginStatus.SUCCESS:
-            return  # 11.13: the other fields are not valid then
         if response.version_active != VERSION:
             raise ProtocolError(f"the target speaks iSCSI version {response.version_active}")
         if self._pdus > 1 and response.stat_sn != self.exp_stat_sn:

@@ -433,6 +433,14 @@ def test_a_redirection_to_nowhere_is_a_failure():
     assert not isinstance(caught.value, Redirected)
 
 
+def test_a_refusal_need_have_no_other_field_right():
+    initiator = InitiatorLogin(ME, STORAGE, isid=ISID)
+    initiator.start()
+    with pytest.raises(LoginFailure) as caught:
+        initiator.receive(response(status=0x0203, isid=bytes(6), initiator_task_tag=9, stat_sn=0))
+    assert caught.value.status is LoginStatus.NOT_FOUND
+
+
 def test_an_unknown_status_counts_as_its_class():
     for status, known in (
         (0x02EE, LoginStatus.INITIATOR_ERROR),
