@@ -364,7 +364,7 @@ class Partition:
         """
         now = self._now
         end = min(now.offset, self._log.size())
-        block = file = generation = 0
+        block = file = 0
         offset = LOG_START
         self._index.truncate(0)
         entries = bytearray()
@@ -380,31 +380,28 @@ class Partition:
         while block < now.eod:
             header = self._log.read_header(offset) if offset < end else None
             start = offset
-            if header is None or not self._follows(header, start, end, block, file, generation):
+            if header is None or not self._may_be(header, block):
                 start, header = next(
                     (
                         (at, found)
                         for at, found in self._log.search(offset + 1, end)
-                        if self._follows(found, at, end, block, file, generation)
+                        if self._may_be(found, block)
                     ),
                     (end, None),
                 )
             while block < (header.block if header else now.eod):
-                add(Entry(offset, file, 0, generation, RecordType.LOST))
+                add(Entry(offset, file, 0, 0, RecordType.LOST))
             if header:
-                kind, generation, file = header.type, header.generation, header.file
-                add(Entry(start, file, header.stored_length, generation, kind))
+                kind, file = header.type, header.file
+                add(Entry(start, file, header.stored_length, header.generation, kind))
                 file += kind == RecordType.FILEMARK
                 offset = start + header.record_length
         self._index.append(bytes(entries))
 
-    def _follows(
-        self, header: RecordHeader, start: int, end: int, block: int, file: int, generation: int
-    ) -> bool:
-        """Return whether a header may be that of `block` or of a later one."""
-        return (
-            block <= header.block < self._now.eod
-            and file <= header.file <= self._now.file
-            and generation <= header.generation <= self._now.generation
-            and start + header.record_length <= end
-        )
+    def _may_be(self, header: RecordHeader, block: int) -> bool:
+        """Return whether a header can be that of `block` or of a later one.
+
+        It cannot be if a superblock was lost and the one before it ends the data elsewhere.
+        """
+        files = header.file + (header.type == RecordType.FILEMARK)
+        return block <= header.block < self._now.eod and files <= self._now.file

@@ -294,6 +294,24 @@ class TestIndex:
         assert contents(cartridge.partitions[0]) == expected
         cartridge.close()
 
+    def test_entry_that_leads_to_another_block_is_found_out(self, directory):
+        cartridge = open_cartridge(directory, 1 << 20)
+        (partition,) = cartridge.partitions
+        partition.append([b"%d" % number * 10 for number in range(6)])
+        cartridge.sync()
+        stale = (directory / "part0.idx").read_bytes()
+        partition.cut(0)
+        # Block 1 now lies where block 2 was, and is as long.
+        partition.append([b"x" * (2 * 10 + OVERHEAD)] + [b"abcde"[at:][:1] * 10 for at in range(5)])
+        expected = contents(partition)
+        cartridge.close()
+        fresh = (directory / "part0.idx").read_bytes()
+        spliced = fresh[: 2 * 32] + stale[2 * 32 : 4 * 32] + fresh[4 * 32 :]
+        (directory / "part0.idx").write_bytes(spliced)
+        cartridge = open_cartridge(directory)
+        assert contents(cartridge.partitions[0]) == expected
+        cartridge.close()
+
     def test_files_are_found_by_bisection(self, directory, filled):
         cartridge = open_cartridge(directory)
         (partition,) = cartridge.partitions

@@ -1,4 +1,4 @@
-"""Bits that a disk got wrong: a block reads right or not at all, its neighbours keep their place."""
+"""Bits that a disk got wrong: a block reads right or not at all, the others keep their place."""
 
 import shutil
 import tempfile
@@ -144,3 +144,27 @@ def test_log_of_which_the_end_is_gone(original):
                 assert len(found) == len(right), "what was promised is missed, not forgotten"
                 assert all(x in (y, DAMAGED) for x, y in zip(found, right, strict=True))
                 (copy / INDEX).unlink()
+
+
+def test_lost_superblock_of_an_overwrite_with_other_filemarks(tmp_path):
+    """The older superblock ends the data elsewhere; file numbers must still fit together."""
+    directory = tmp_path / "cartridge"
+    cartridge = open_cartridge(directory, 1 << 20)
+    (partition,) = cartridge.partitions
+    right = [b"%d" % number * 5 for number in range(5)]
+    partition.append(right)
+    cartridge.sync()
+    before = [(directory / name).read_bytes() for name in STATES]
+    partition.cut(2)
+    partition.mark(3)
+    cartridge.abandon()
+    for name, old in zip(STATES, before, strict=True):
+        if (directory / name).read_bytes() != old:
+            (directory / name).write_bytes(bytes(4096))
+    found, _ = contents(directory)
+    assert found == [*right[:2], DAMAGED, DAMAGED, DAMAGED]
+    cartridge = open_cartridge(directory)
+    (partition,) = cartridge.partitions
+    assert [partition.file_at(block) for block in range(6)] == [0] * 6
+    assert partition.start_of_file(1) is None
+    cartridge.close()
