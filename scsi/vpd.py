@@ -4,6 +4,7 @@ Byte 0, the peripheral qualifier and device type, is left 0: INQUIRY fills it in
 """
 
 from dataclasses import dataclass
+from enum import IntEnum
 from struct import Struct
 from typing import ClassVar, Self
 
@@ -171,7 +172,7 @@ class BlockDeviceCharacteristics(_FixedPage):
     LAYOUT = BitStruct("rotation_rate" / BitsInteger(16), Padding(58 * 8))
 
 
-class ProvisioningType:
+class ProvisioningType(IntEnum):
     """PROVISIONING TYPE, SBC-3 table 213."""
 
     FULL = 0

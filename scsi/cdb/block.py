@@ -5,6 +5,8 @@ when sent, and refused by the gate when they arrive otherwise. `group` (4.23) as
 a group of blocks, `dpo` and the obsolete `fua_nv` (SBC-2) give hints about caches.
 """
 
+from enum import IntEnum
+
 from serverfree.scsi.cdb.layout import Cdb, at, bits, cdb, flag
 from serverfree.scsi.opcodes import OperationCode, ServiceAction
 
@@ -111,7 +113,7 @@ class Write16(Cdb):
     group: int = bits(14, 4, 5)
 
 
-class ByteCheck:
+class ByteCheck(IntEnum):
     """BYTCHK: what VERIFY compares (5.29, table 105)."""
 
     MEDIUM = 0b00  # that the medium can be read; no data goes out
