@@ -15,6 +15,14 @@ class RejectPdu(ProtocolError):
         self.reason = reason
 
 
+class DataDigestError(ProtocolError):
+    """A data segment is not what was sent; its PDU, whose header is good, is in `pdu` (7.8)."""
+
+    def __init__(self, pdu: tuple[memoryview, memoryview, memoryview]) -> None:
+        super().__init__("wrong data digest")
+        self.pdu = pdu
+
+
 class LoginFailure(ProtocolError):
     """A login is refused with this status (11.13.5); on the initiator, the target refused it."""
 

@@ -11,7 +11,8 @@ from mmap import mmap
 from struct import Struct
 
 from serverfree.iscsi.codes import BHS_LENGTH
-from serverfree.iscsi.errors import ProtocolError
+from serverfree.iscsi.digest import DIGEST_LENGTH, crc32c
+from serverfree.iscsi.errors import DataDigestError, ProtocolError
 
 _LENGTHS = Struct(">I")
 _PAD = (b"", b"\0\0\0", b"\0\0", b"\0")
@@ -51,7 +52,14 @@ class Receiver:
         # A placed segment that is still arriving: its header, all of it, and what is missing.
         self._placed: RawPdu | None = None
         self._missing: memoryview | None = None
-        self._pad = 0
+        self._tail = 0  # bytes of padding and digest behind it
+        self._header_digest = 0  # bytes each takes: 0 or 4
+        self._data_digest = 0
+
+    def expect_digests(self, *, header: bool, data: bool) -> None:
+        """From the next PDU on, headers and data segments come with these digests (13.1, 13.2)."""
+        self._header_digest = DIGEST_LENGTH if header else 0
+        self._data_digest = DIGEST_LENGTH if data else 0
 
     def buffers(self) -> list[memoryview]:
         """Return where the next bytes go, in order; never empty, invalidates earlier views."""
@@ -77,8 +85,9 @@ class Receiver:
     def next_pdu(self) -> RawPdu | None:
         """Return header, additional headers and data segment of the next complete PDU.
 
-        Raises ProtocolError for a data segment longer than was declared: the stream cannot be
-        trusted from there on.
+        Raises ProtocolError where the stream cannot be trusted from there on: a data segment
+        longer than was declared, a wrong header digest. Raises DataDigestError, with the PDU, for
+        data that is not what was sent; the next call goes on behind it.
         """
         if self._placed is not None:
             return self._finish_placed()
@@ -88,25 +97,37 @@ class Receiver:
             return None
         (lengths,) = _LENGTHS.unpack_from(memory, start + 4)
         data_length = lengths & 0xFFFFFF
+        ahs_end = start + BHS_LENGTH + (lengths >> 24) * 4
+        head = ahs_end + self._header_digest
+        # A header is believed only once its digest has been seen, its lengths included.
+        if self._header_digest:
+            if head > self._end:
+                return None
+            if crc32c((memory[start:ahs_end],)) != memory[ahs_end:head]:
+                raise ProtocolError("wrong header digest")
         if data_length > self.max_data_segment_length:
             raise ProtocolError(
                 f"data segment of {data_length} bytes, {self.max_data_segment_length} declared"
             )
-        head = start + BHS_LENGTH + (lengths >> 24) * 4
         data_end = head + data_length
         following = data_end + (-data_length & 3)
+        if data_length:
+            following += self._data_digest
         if following <= self._end:
             self._start = following
-            return (
+            pdu = (
                 memory[start : start + BHS_LENGTH],
-                memory[start + BHS_LENGTH : head],
+                memory[start + BHS_LENGTH : ahs_end],
                 memory[head:data_end],
             )
+            if self._data_digest and data_length:
+                self._check_data(pdu, memory[data_end:following])
+            return pdu
         if data_length >= _WORTH_PLACING and self.place is not None and head <= self._end:
-            self._begin_placed(start, head, data_length)
+            self._begin_placed(start, ahs_end, head, data_length)
         return None
 
-    def _begin_placed(self, start: int, head: int, data_length: int) -> None:
+    def _begin_placed(self, start: int, ahs_end: int, head: int, data_length: int) -> None:
         memory = self._memory
         assert self.place is not None
         destination = self.place(memory[start : start + BHS_LENGTH], data_length)
@@ -115,18 +136,27 @@ class Receiver:
         here = min(self._end - head, data_length)
         destination[:here] = memory[head : head + here]
         self._start = head + here
-        self._pad = -data_length & 3
+        self._tail = (-data_length & 3) + self._data_digest
         self._missing = destination[here:] if here < data_length else None
         # The header is kept by copy: the receive buffer moves on while the segment arrives.
         self._placed = (
             memoryview(bytes(memory[start : start + BHS_LENGTH])),
-            memoryview(bytes(memory[start + BHS_LENGTH : head])),
+            memoryview(bytes(memory[start + BHS_LENGTH : ahs_end])),
             destination,
         )
 
     def _finish_placed(self) -> RawPdu | None:
-        if self._missing is not None or self._end - self._start < self._pad:
+        tail = self._memory[self._start : self._start + self._tail]
+        if self._missing is not None or self._end - self._start < self._tail:
             return None
-        self._start += self._pad
+        assert self._placed is not None
+        self._start += self._tail
         placed, self._placed = self._placed, None
+        if self._data_digest:
+            self._check_data(placed, tail)
         return placed
+
+    def _check_data(self, pdu: RawPdu, tail: memoryview) -> None:
+        """Hold a data segment against the padding and digest that follow it."""
+        if crc32c((pdu[2], tail[:-DIGEST_LENGTH])) != tail[-DIGEST_LENGTH:]:
+            raise DataDigestError(pdu)

@@ -22,7 +22,8 @@ from serverfree.iscsi.codes import (
     Response,
     TaskResponse,
 )
-from serverfree.iscsi.errors import ProtocolError, RejectPdu
+from serverfree.iscsi.digest import crc32c
+from serverfree.iscsi.errors import DataDigestError, ProtocolError, RejectPdu
 from serverfree.iscsi.framing import RawPdu, Receiver, padding
 from serverfree.iscsi.negotiation import Offer, Parameters
 from serverfree.iscsi.pdu import (
@@ -56,6 +57,8 @@ OFFER = Offer(
     max_recv_data_segment_length=1 << 20,
     max_burst_length=8 << 20,
     first_burst_length=256 << 10,
+    header_digest=("CRC32C", "None"),
+    data_digest=("CRC32C", "None"),
 )
 _MAX_TEXT = 64 << 10
 
@@ -85,7 +88,8 @@ class TargetConnection:
     """Full feature phase of one connection.
 
     `output` holds the buffers to send, in order: headers, and the payload of reads as it was
-    given. `tasks` holds the commands that are not yet answered, by initiator task tag.
+    given. `tasks` holds the commands that are not yet answered, by initiator task tag. With
+    `data_digest` the payload of reads is looked at here, so it must be memory that can be read.
     """
 
     def __init__(
@@ -99,6 +103,10 @@ class TargetConnection:
         self._receiver = receiver
         receiver.max_data_segment_length = parameters.max_recv_data_segment_length
         receiver.place = self.transfers.place
+        self._header_digest = parameters.header_digest == "CRC32C"
+        self.data_digest = parameters.data_digest == "CRC32C"
+        self._plain = not (self._header_digest or self.data_digest)
+        receiver.expect_digests(header=self._header_digest, data=self.data_digest)
         self._max_send = parameters.max_send_data_segment_length
         self._exp_cmd_sn = exp_cmd_sn
         self._stat_sn = stat_sn
@@ -116,7 +124,14 @@ class TargetConnection:
         received: a task that is answered later is kept with `keep`.
         """
         next_pdu = self._receiver.next_pdu
-        while (raw := next_pdu()) is not None:
+        while True:
+            try:
+                raw = next_pdu()
+            except DataDigestError as error:
+                self._damaged(error)
+                continue
+            if raw is None:
+                return
             event = self._pdu(raw)
             if event is not None:
                 yield event
@@ -146,6 +161,22 @@ class TargetConnection:
         except RejectPdu as reject:
             self._send(Reject(reject.reason, data=bytes(bhs)))
             return None
+
+    def _damaged(self, error: DataDigestError) -> None:
+        """Data came that is not what was sent (7.8).
+
+        A Data-Out is rejected and its task ends when the rest has come. Of a command the data can
+        only be sent again together with it, and at ErrorRecoveryLevel 0 by a new session alone.
+        """
+        bhs, _, data = error.pdu
+        if bhs[0] & 0x3F != Opcode.DATA_OUT:
+            raise error
+        self._send(Reject(RejectReason.DATA_DIGEST_ERROR, data=bytes(bhs)))
+        damaged = DataOut.unpack(bhs, data)
+        damaged.data_sn = NO_TAG  # no number that is expected: the transfer takes it as missing
+        task = self.transfers.receive(damaged)
+        if task is not None:
+            self.reply(task, Status.CHECK_CONDITION, sense=_DATA_MISSING)
 
     def _out_of_order(self, cmd_sn: int, raw: RawPdu) -> None:
         """Hold what is early, ignore what is outside the window (RFC 7143 4.2.2.1).
@@ -282,7 +313,7 @@ class TargetConnection:
             self._ask()
         data_sn = 0
         if length:
-            if status == _GOOD and length <= self._max_send and not length & 3:
+            if self._plain and status == _GOOD and length <= self._max_send and not length & 3:
                 # The common read: one PDU carries all data and the status.
                 self._stat_sn = (stat_sn := self._stat_sn) + 1 & 0xFFFFFFFF
                 self.output += (
@@ -390,12 +421,16 @@ class TargetConnection:
         pdu.max_cmd_sn = self._max_cmd_sn()
         if advance:
             self._stat_sn = self._stat_sn + 1 & 0xFFFFFFFF
-        self.output.append(pdu.pack())
+        header = pdu.pack()
+        self.output.append(header)
+        if self._header_digest:
+            self.output.append(crc32c((header,)))
         data: Buffer = getattr(pdu, "data", b"")
         if len(data):
-            self.output.append(data)
-            if len(data) & 3:
-                self.output.append(padding(len(data)))
+            pad = padding(len(data))
+            self.output += (data, pad) if pad else (data,)
+            if self.data_digest:
+                self.output.append(crc32c((data, pad)))
 
 
 def _extended_cdb(cdb: bytes, ahs: memoryview) -> bytes:

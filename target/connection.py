@@ -220,17 +220,23 @@ class Connection:
             return  # it comes again when its data is here
         lane = unit.lane(task.cdb)
         if lane is Lane.INLINE and not (task_set.busy and unit.ordered):
-            reply = unit.execute(
-                Command(self._nexus, task.cdb, task.data, task.expected_data_transfer_length)
-            )
-            self._reply(task, reply)
+            self._reply(task, unit.execute(self._command(task)))
             return
         self._core.keep(task)
-        command = Command(self._nexus, task.cdb, task.data, task.expected_data_transfer_length)
+        command = self._command(task)
         job = Job(command, lambda reply: self._post(lambda: self._finish(task, job, reply)))
         task.owner = (task_set, job)
         self._out += 1
         task_set.submit(job, lane)
+
+    def _command(self, task: Task) -> Command:
+        return Command(
+            self._nexus,
+            task.cdb,
+            task.data,
+            task.expected_data_transfer_length,
+            self._core.data_digest,
+        )
 
     def _reply(self, task: Task, reply: Reply) -> None:
         core = self._core

@@ -28,8 +28,9 @@ class Command:
     `data_out` is valid until `execute` returns and may hold less than the CDB asks for (the
     initiator's Expected Data Transfer Length was short): the unit then uses whole blocks of it.
     `data_in_length` is how much the initiator will take; the unit need not cut its reply to it.
-    `read_here` says that the reply's data will be read in this process (a copy between units of one
-    target) and must not be a window of a map: a bad sector behind it would be SIGBUS.
+    `read_here` says that the reply's data will be read in this process (a data digest, a copy
+    between units of one target) and must not be a window of a map: a bad sector behind it would be
+    SIGBUS.
     `aborted` is set by task management while the command runs; long operations look at it between
     steps and stop.
     """
