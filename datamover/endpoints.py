@@ -170,7 +170,8 @@ class TapeRun:
         if sense is None or not sense.eom:
             return 0
         if sense.information is not None:
-            return max(0, size - sense.information * (self.endpoint.block_length or 1))
+            left = sense.information * (self.endpoint.block_length or 1)
+            return max(0, min(size, size - left))
         return size if sense.key in (SenseKey.NO_SENSE, SenseKey.RECOVERED_ERROR) else 0
 
     def meets(self, other: "DiskRun | TapeRun | None") -> bool:

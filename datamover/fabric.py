@@ -70,7 +70,8 @@ class _Link:
 class NetworkUnit:
     """A unit reached through a session that one copy has for itself."""
 
-    def __init__(self, fabric: "NetworkFabric", link: _Link, lun: int) -> None:
+    def __init__(self, fabric: "NetworkFabric", link: _Link, lun: int, identity: Key) -> None:
+        self.identity = identity
         self._fabric = fabric
         self._link: _Link | None = link
         self._lun = lun
@@ -158,13 +159,14 @@ class NetworkFabric:
             for link in self._links(path):
                 # Whether the session still lives, and whether the LUN still is that unit.
                 try:
-                    found = key in (key_of(one) for one in _designators(link.session, path.lun))
+                    names = {key_of(one) for one in _designators(link.session, path.lun)}
                 except _FAILURES as error:
                     log.info("%s: %s", path.target, error)
                     link.session.close()
                     continue
-                if found:
-                    return NetworkUnit(self, link, path.lun)
+                if key in names:
+                    # The least of its names: the same whichever of them was asked for.
+                    return NetworkUnit(self, link, path.lun, min(names))
                 self._keep(link)
                 break
         return None

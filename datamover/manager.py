@@ -59,7 +59,7 @@ _NOTHING_TO_TELL = FailureDetails()
 _LIST_IDENTIFIER_FIELD = 2  # byte of the CDBs of 84h
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Copy:
     """A copy operation, under way or ended, under its list identifier."""
 

@@ -4,7 +4,7 @@ A segment is judged when its turn comes (SPC-4 5.17.7.2): its CSCDs are opened, 
 are, and held to what the descriptors say of them. Nothing is read or written here.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 
 from serverfree.datamover.endpoints import PIECE, Disk, Run, Tape
@@ -86,7 +86,7 @@ class Planner:
         self._open = open_unit
         self._own_unit = own_unit
         self._residue = Residue()
-        self._units: dict[tuple[int, int, bytes], AttachedUnit] = {}
+        self._units: dict[Hashable, AttachedUnit] = {}
         self._endpoints: dict[int, Endpoint] = {}
         self._opened: list[CopyUnit] = []
 
@@ -244,15 +244,16 @@ class Planner:
         raise _wrong_role(role)
 
     def _attach(self, designator: Designator, pointer: FieldPointer | None) -> AttachedUnit:
-        # One way to a unit, however many descriptors name it: its commands keep their order.
-        key = (int(designator.association), int(designator.type), designator.identifier)
-        attached = self._units.get(key)
-        if attached is None:
-            try:
-                attached = self._units[key] = self._open(designator)
-            except UnitUnreachable:
-                raise CopyAborted(Asc.COPY_TARGET_DEVICE_NOT_REACHABLE, pointer) from None
-        return attached
+        # One way to a unit, however many descriptors and designators name it: so its commands
+        # keep their order, and a read of what is still to be written there is noticed.
+        try:
+            attached = self._open(designator)
+        except UnitUnreachable:
+            raise CopyAborted(Asc.COPY_TARGET_DEVICE_NOT_REACHABLE, pointer) from None
+        present = self._units.setdefault(attached.identity, attached)
+        if present is not attached:
+            attached.close()
+        return present
 
     def _transfer_unit(self, tape: Tape, transfer_length: int) -> int:
         unit = tape.transfer_bytes(transfer_length)

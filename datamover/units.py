@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
@@ -65,6 +65,10 @@ class AttachedUnit(Device, Protocol):
     """
 
     facts: Facts | None
+
+    @property
+    def identity(self) -> Hashable:
+        """Equal for two ways to one unit, whichever of its designators led there."""
 
     def close(self, *, broken: bool = False) -> None:
         """Hand the unit back; `broken` if it no longer answers."""

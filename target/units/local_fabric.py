@@ -29,6 +29,7 @@ class LocalDevice:
     """
 
     def __init__(self, unit: LogicalUnit, nexus: Nexus) -> None:
+        self.identity = id(unit)
         self.facts: Facts | None = None
         self._unit = unit
         self._nexus = nexus

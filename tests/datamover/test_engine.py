@@ -291,6 +291,23 @@ def test_two_descriptors_of_one_disk_keep_its_order(lazy: bool) -> None:
     assert disk.data[16 * 512 : 32 * 512] == original[: 8 * 512] * 2
 
 
+def test_two_names_of_one_disk_are_one_disk(lazy: bool) -> None:
+    disk = FakeDisk(noise(64 * 512), lazy=lazy)
+    original = bytes(disk.data)
+
+    class Alias(FakeDisk):
+        """Another way to the same disk: another queue, the same blocks."""
+
+    alias = Alias(b"", lazy=lazy)
+    alias.data, alias.identity = disk.data, disk.identity
+    copy(
+        [disk, alias],
+        [BlockToBlock(0, 1, 8, 0, 8), BlockToBlock(1, 0, 16, 0, 16), BlockToBlock(0, 1, 32, 0, 1)],
+    )
+    assert disk.data[512 : 33 * 512] == original[: 8 * 512] * 4
+    assert sorted([disk.closed, alias.closed]) == [[False], [False]]
+
+
 # ---------------------------------------------------------------------- order and memory
 
 
@@ -315,7 +332,8 @@ def test_tape_is_not_read_before_earlier_segments_are_written() -> None:
 
     class Noted:
         def __init__(self, device: FakeDevice, name: str) -> None:
-            self.device, self.name, self.facts = device, name, None
+            self.device, self.name = device, name
+            self.identity, self.facts = name, None
 
         def submit(self, cdb, **data):
             pending, name = self.device.submit(cdb, **data), self.name

@@ -84,6 +84,7 @@ class FakeDevice:
 
     def __init__(self, *, lazy: bool = False) -> None:
         self.facts = None
+        self.identity = id(self)
         self.lazy = lazy
         self.log: list[bytes] = []
         self.closed: list[bool] = []
