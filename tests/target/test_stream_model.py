@@ -159,7 +159,7 @@ operations = st.lists(
 beginnings = st.lists(st.sampled_from([MARK, MARK, 1, 64, 64, 200, 700]), max_size=20)
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(beginnings, operations, st.randoms(use_true_random=False))
 def test_drive_and_list_agree(beginning, sequence, random):
     with tempfile.TemporaryDirectory(dir=MEMORY) as directory:

@@ -1,6 +1,7 @@
 """What a tape drive says of itself, and what can be set."""
 
 import os
+from threading import Thread
 
 import pytest
 
@@ -232,3 +233,55 @@ class TestDurability:
         drive.good(space(3, 0))
         drive.good(write(1), b"x")
         drive.good(filemarks(1))
+
+
+class TestVerify:
+    """VERIFY(6) ends as READ(6) does, and brings no data."""
+
+    def test_good(self, drive):
+        drive.fill("abc")
+        assert drive.good(bytes.fromhex("13 00 00 00 64 00")) == b""
+        drive.set_block_length(100)
+        assert drive.good(bytes.fromhex("13 01 00 00 02 00")) == b""
+        assert drive.block == 3
+
+    @pytest.mark.parametrize(
+        ("tape", "cdb", "expected"),
+        [
+            ("A", "13 00 00 00 64 00", sense(0, 0x0000, -100, ili=True)),
+            ("|", "13 00 00 00 64 00", sense(0, 0x0001, 100, filemark=True)),
+            ("aA", "13 01 00 00 05 00", sense(0, 0x0000, 4, ili=True)),
+            ("aa", "13 01 00 00 05 00", sense(8, 0x0005, 3)),
+        ],
+    )
+    def test_sense(self, drive, tape, cdb, expected):
+        drive.fill(tape)
+        drive.set_block_length(100)
+        reply = drive(bytes.fromhex(cdb))
+        assert (bytes(reply.data), reply.sense) == (b"", expected)
+
+
+class TestSeveralConnections:
+    def test_blocks_written_at_once_stay_whole(self, drive):
+        """Four threads write, each its own kind of block: none is lost, split or mixed."""
+
+        def work(letter):
+            for _ in range(100):
+                drive.good(write(700), letter * 700)
+
+        threads = [Thread(target=work, args=(bytes((65 + number,)),)) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        drive.good(REWIND)
+        blocks = [drive.good(read(700)) for _ in range(400)]
+        assert all(block == block[:1] * 700 for block in blocks)
+        assert sorted(block[0] for block in blocks) == sorted(list(b"ABCD") * 100)
+        assert drive.sense(read(700)) == sense(8, 0x0005, 700)
+
+    def test_readiness_does_not_wait_for_motion(self, drive):
+        with drive.unit.lock:  # as a long command holds it
+            drive.good(bytes(6))
+            drive.good(bytes.fromhex("12 00 00 00 24 00"))
+            drive.good(bytes.fromhex("1a 00 00 00 0c 00"))
