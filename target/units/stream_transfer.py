@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from serverfree.scsi.cdb.stream import Erase6, Read6, Verify6, Write6, WriteFilemarks6
+from serverfree.scsi.cdb.stream import Read6, Verify6, Write6, WriteFilemarks6
 from serverfree.scsi.device import Buffer
 from serverfree.scsi.errors import CheckCondition, invalid_field_in_cdb
 from serverfree.scsi.sense import Asc, SenseKey
@@ -152,15 +152,16 @@ def write(unit: StreamUnit, medium: Medium, command: Command) -> None:
         whole = min(asked, len(view) // length)
         blocks = [view[at : at + length] for at in range(0, whole * length, length)]
     begin = medium.partition.used_at(medium.block)
-    residual = cdb.length  # in bytes, or in blocks with FIXED=1
+    counted = 1 if cdb.fixed else length  # INFORMATION is in blocks or in bytes
     try:
-        residual -= _append(medium, blocks, length) * (1 if cdb.fixed else cdb.length)
+        # Without a whole block there is nothing to write, and nothing to overwrite the tape with.
+        done = _append(medium, blocks, length) if blocks else 0
     except _Incomplete as stop:
-        residual -= stop.done * (1 if cdb.fixed else cdb.length)
-        raise stop.condition(residual) from stop
-    if residual:
+        raise stop.condition((asked - stop.done) * counted) from stop
+    if done < asked:
         # The transport brought less than the CDB says; nothing is made up in its place.
-        raise check_condition(SenseKey.ABORTED_COMMAND, Asc.DATA_PHASE_ERROR, residual)
+        left = (asked - done) * counted
+        raise check_condition(SenseKey.ABORTED_COMMAND, Asc.DATA_PHASE_ERROR, left)
     if not unit.modes.buffered:
         medium.partition.sync()
     _warn(unit, medium, begin)
@@ -246,7 +247,6 @@ def write_filemarks(unit: StreamUnit, medium: Medium, command: Command) -> None:
 @on_medium
 def erase(unit: StreamUnit, medium: Medium, command: Command) -> None:
     """ERASE(6), long or short: the position becomes the end of data."""
-    Erase6.unpack(command.cdb)
     unit.require_writable(medium)
     medium.partition.cut(medium.block)
     medium.cartridge.sync()

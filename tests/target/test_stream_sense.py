@@ -460,6 +460,15 @@ class TestWrite:
         drive.good(REWIND)
         assert drive.good(read(2, fixed=True)) == b"aaaabbbb"
 
+    @pytest.mark.parametrize("length", [0, 100])
+    def test_overwrite_whose_data_did_not_come_destroys_nothing(self, drive, length):
+        drive.fill("ab")
+        drive.set_block_length(length)
+        cdb = write(3, fixed=True) if length else write(100)
+        assert drive.sense(cdb, b"x" * 99).asc == 0x4B00
+        assert drive.block == 0
+        assert [drive.good(read(100)) for _ in range(2)] == [b"a" * 100, b"b" * 100]
+
     def test_surplus_data_is_left_alone(self, drive):
         drive.good(write(3), b"abcdef")
         drive.good(REWIND)
