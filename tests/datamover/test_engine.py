@@ -1,5 +1,6 @@
 """Copies over a model disk and a model tape: what ends up where, and how a fault is told."""
 
+import contextlib
 import itertools
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -894,3 +895,36 @@ def test_this_unit_needs_no_descriptor() -> None:
 
 def test_error_is_a_check_condition_of_the_common_family() -> None:
     assert issubclass(CopyAborted, CheckCondition)
+
+
+# ---------------------------------------------------------------------- whatever is sent
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    changes=st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), max_size=6),
+    is_lazy=st.booleans(),
+)
+def test_any_list_ends_well_or_with_sense_and_leaves_nothing_under_way(changes, is_lazy) -> None:
+    disk, other = FakeDisk(noise(64 * 512), lazy=is_lazy), FakeDisk(bytes(32768), lazy=is_lazy)
+    tape = FakeTape(lazy=is_lazy)
+    devices = [disk, other, tape]
+    segments = [
+        BlockToStream(0, 2, 1024, 3, 1, cat=True),
+        InlineToStream(2, 1024, 4, 9),
+        WriteFilemarks(2),
+        Locate(2, 0),
+        StreamToDiscard(2, 1024, 100, cat=True),
+        StreamToBlock(2, 1, 1024, 2, 0),
+        BlockToBlock(0, 1, 9, 5, 9, cat=True),
+    ]
+    cscds = [cscd(number, device, pad=True) for number, device in enumerate(devices)]
+    data = bytearray(CopyList(cscds, segments, bytes(16)).pack())
+    for at, value in changes:
+        if at < len(data):
+            data[at] = value
+    manager = CopyManager(ModelFabric(*devices))
+    with contextlib.suppress(CheckCondition):
+        manager.extended_copy(NEXUS, data, lambda: False)
+    assert not any(device._queue for device in devices)
+    assert not any(any(device.closed) for device in devices), "none of them was broken"

@@ -1,6 +1,7 @@
 """Units found over real sockets: discovery, reuse of sessions, ways that break."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -206,6 +207,10 @@ def test_close_logs_out(storage, fabric) -> None:
     in_use = finder.open(there.name("a"))
     finder.close()
     in_use.close()
+    # The target forgets a session a moment after it has answered the logout.
+    deadline = time.monotonic() + 5
+    while there.target.sessions() and time.monotonic() < deadline:
+        time.sleep(0.01)
     assert there.target.sessions() == []
 
 

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from serverfree.scsi.copy_cscd import (
     BlockParameters,
@@ -273,3 +275,30 @@ def test_field_beyond_the_reach_of_a_pointer_has_none() -> None:
     )
     segments = Locate(0, 1).pack() * 6000
     assert refused(parameter_list(segments=segments + FILL), limits) == (0x2609, NO_POINTER)
+
+
+MIXED = parameter_list(
+    DISK_CSCD + TAPE_CSCD,
+    FILL + BlockToStream(0, 1, 512, 1, 0).pack() + InlineToStream(1, 512, 4, 4).pack(),
+    bytes(8),
+)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, len(MIXED) - 1), st.integers(0, 255)), max_size=4),
+    st.integers(1, len(MIXED)),
+)
+def test_no_list_whatever_is_in_it_fails_otherwise_than_by_its_sense(
+    changes: list[tuple[int, int]], length: int
+) -> None:
+    data = bytearray(MIXED)
+    for at, value in changes:
+        data[at] = value
+    try:
+        CopyList.unpack(memoryview(data)[:length], LIMITS)
+    except CheckCondition as error:
+        sense = error.sense
+    else:
+        return
+    assert sense.key is SenseKey.ILLEGAL_REQUEST
+    assert sense.pack()[0] == 0x70
