@@ -448,7 +448,7 @@ SHAPE = st.tuples(
 def test_media_agree_with_the_model(shapes, blocks, unit, pads, most, slab, is_lazy) -> None:
     """Random lists over two disks and a tape of records; what is on them at the end is the same."""
     contents = [noise(blocks[0] * 60, 1), noise(blocks[1] * 60, 2)]
-    records = [noise(unit, 3 + n) for n in range(40)]
+    records = [noise(unit, 3 + n) for n in range(9 * 14)]  # more than any list reads
     disks = [
         FakeDisk(content, length, most=most, lazy=is_lazy)
         for content, length in zip(contents, blocks, strict=True)
