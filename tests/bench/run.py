@@ -32,20 +32,32 @@ from support.process import footprint
 
 MiB = 1 << 20
 RESULTS = Path("build/bench.json")
-AVERAGE = re.compile(r"iops average (\d+) \((\d+) MB/s\)")
+AVERAGE = re.compile(r"iops average (\d+) ")
 TAPE_BLOCK = 256 << 10
 LIBRARY_IQN = "iqn.2026-11.com.example:library"
 
 
 @dataclass(slots=True)
 class Case:
-    """One row: what is measured, in which unit, and what each side reached in each run."""
+    """One row: what is measured, in which unit, and what each side reached in each run.
+
+    The CPU lists hold the microseconds that the server's process took for one request.
+    """
 
     name: str
     unit: str
     rival: str
     ours: list[float] = field(default_factory=list)
     theirs: list[float] = field(default_factory=list)
+    our_cpu: list[float] = field(default_factory=list)
+    their_cpu: list[float] = field(default_factory=list)
+
+    @property
+    def cpu(self) -> str:
+        """Return both sides' median CPU time per request, for people."""
+        if not self.our_cpu:
+            return ""
+        return f"{statistics.median(self.our_cpu):.0f} / {statistics.median(self.their_cpu):.0f}"
 
     @property
     def ratio(self) -> float:
@@ -79,8 +91,14 @@ def pin(pid: int, core: int) -> None:
         os.sched_setaffinity(int(task.name), {core})
 
 
-def iscsi_perf(load: Load, url: str, seconds: int) -> float:
-    """Run libiscsi's load generator on core 1 and return its average."""
+def cpu_seconds(pid: int) -> float:
+    """Return the CPU time that a process has taken so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def iscsi_perf(load: Load, url: str, seconds: int) -> int:
+    """Run libiscsi's load generator on core 1 and return its average of requests a second."""
     command = ["iscsi-perf", "-t", str(seconds), "-m", str(load.in_flight), "-b", str(load.blocks)]
     if load.random:
         command.append("-r")
@@ -90,9 +108,24 @@ def iscsi_perf(load: Load, url: str, seconds: int) -> float:
     averages = AVERAGE.findall(output)
     if client.returncode or not averages:
         raise RuntimeError(f"{' '.join(command)} failed:\n{output}")
-    iops, _ = averages[-1]
-    # Its MB/s are whole; the product is exact.
-    return float(iops) if load.unit == "IOPS" else int(iops) * load.blocks * 512 / 1e6
+    return int(averages[-1])
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """A server under load, and where its results go."""
+
+    pid: int
+    url: str
+    results: list[float]
+    cpu: list[float]
+
+    def measure(self, load: Load, seconds: int) -> None:
+        before = cpu_seconds(self.pid)
+        rate = iscsi_perf(load, self.url, seconds)
+        self.cpu.append((cpu_seconds(self.pid) - before) / (rate * seconds) * 1e6)
+        # Its own MB/s are rounded; the product is not.
+        self.results.append(rate if load.unit == "IOPS" else rate * load.blocks * 512 / 1e6)
 
 
 def measure_reads(folder: Path, seconds: int, rounds: int, size: int) -> tuple[list[Case], int]:
@@ -105,13 +138,13 @@ def measure_reads(folder: Path, seconds: int, rounds: int, size: int) -> tuple[l
         pin(theirs.pid, 0)
         for number in range(rounds):
             for load, case in zip(LOADS, cases, strict=True):
-                runs: list[tuple[list[float], str]] = [
-                    (case.ours, ours["disk"].url),
-                    (case.theirs, theirs.url()),
+                sides = [
+                    Side(ours.pid, ours["disk"].url, case.ours, case.our_cpu),
+                    Side(theirs.pid, theirs.url(), case.theirs, case.their_cpu),
                 ]
                 # Each side goes first in every second round: drift favours no one.
-                for results, url in runs if number % 2 == 0 else reversed(runs):
-                    results.append(iscsi_perf(load, url, seconds))
+                for side in sides if number % 2 == 0 else reversed(sides):
+                    side.measure(load, seconds)
     return cases, resident
 
 
@@ -162,7 +195,7 @@ def rewind(url: str) -> None:
 def show(cases: list[Case], resident: int) -> None:
     """Print the ratios, and keep every figure of the run in a file."""
     table = Table(title="serverfree against its rivals, medians of one run")
-    for column in ("", "serverfree", "rival", "", "ratio"):
+    for column in ("", "serverfree", "rival", "", "ratio", "CPU us"):
         table.add_column(column, justify="left" if column in ("", "rival") else "right")
     for case in cases:
         ours, theirs = statistics.median(case.ours), statistics.median(case.theirs)
@@ -172,8 +205,10 @@ def show(cases: list[Case], resident: int) -> None:
             f"{theirs:,.0f} ({case.rival})",
             case.unit,
             f"{case.ratio:.2f}",
+            case.cpu,
         )
     Console().print(table)
+    print("CPU us: of the server for one request, ours / theirs")
     print(f"resident memory of the idle target: {resident / MiB:.0f} MiB")
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(
