@@ -229,6 +229,13 @@ def test_commands_but_the_last_never_pad():
     assert [copy.list_identifier for copy in (*early, last)] == [1, 2, 3, 4]
 
 
+def test_from_tape_both_ends_pad_in_the_last_command():
+    """Then what the last tape block has too much is dropped, and surplus on the disk an error."""
+    [step] = plan_copy(TAPE, disk(1000)).steps
+    assert [cscd.parameters.pad for cscd in step.copy.cscds] == [True, True]
+    assert not step.copy.segments[-1].cat
+
+
 def test_a_large_copy_uses_segments_of_whole_tape_blocks():
     plan = plan_copy(disk((1 << 30) // 512), TAPE)
     [step] = plan.steps

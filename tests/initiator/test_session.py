@@ -171,12 +171,36 @@ def test_an_impatient_caller_may_wait_again_or_abort():
         )
 
 
+def test_a_thread_returns_when_its_command_ends_though_another_moves_the_bytes():
+    def script(target, header, data):
+        if header[0] != COMMAND or len(target.seen) > 2:
+            return obliging(target, header, data)
+        if len(target.seen) == 1:
+            return []
+        slow = response(tag_of(target.seen[0]), target.stat_sn + 1)
+        threading.Timer(2, lambda: target.send(slow)).start()
+        return [response(tag_of(header), target.stat_sn)]
+
+    patient = Timing(logout=0.5)
+    with ScriptedTarget(script) as target, session_with(target, patient) as session:
+        driver = threading.Thread(target=session.unit(0).submit(TEST_UNIT_READY).wait)
+        driver.start()
+        while not session._driving:
+            time.sleep(0.01)
+        started = time.monotonic()
+        session.unit(0).submit(TEST_UNIT_READY).wait()
+        assert time.monotonic() - started < 1.5
+        assert driver.is_alive()
+        driver.join(5)
+        assert not driver.is_alive()
+
+
 def test_closing_ends_what_another_thread_waits_for():
     def script(target, header, data):
         return [] if header[0] == COMMAND else obliging(target, header, data)
 
     with ScriptedTarget(script) as target:
-        session = session_with(target)
+        session = session_with(target, Timing())
         caught = []
 
         def work():
@@ -240,6 +264,28 @@ def test_a_large_write_goes_on_while_the_target_answers_nothing_yet():
     with ScriptedTarget(script) as target, session_with(target, Timing()) as session:
         result = session.unit(0).submit(b"\x2a" + bytes(9), data_out=bytearray(size)).wait(30)
         assert result.status is Status.GOOD
+
+
+def test_sending_goes_on_as_soon_as_a_slow_target_reads():
+    """The socket is full, nothing comes in: room to send must wake the driver."""
+    size = 8 << 20
+
+    def script(target, header, data):
+        if header[0] != COMMAND:
+            return obliging(target, header, data)
+        tag, got = tag_of(header), len(data)
+        r2t = bytes((0x31, 0x80)) + bytes(6) + struct.pack(">QII", 0, tag, 1)
+        target.send(r2t + struct.pack(">IIIIII", target.stat_sn, 1, 1000, 0, got, size - got))
+        time.sleep(0.5)
+        while got < size:
+            got += len(target._pdu()[1])
+        return [response(tag, target.next_stat_sn())]
+
+    with ScriptedTarget(script, receive_buffer=1 << 16) as target:
+        with session_with(target, Timing()) as session:
+            started = time.monotonic()
+            session.unit(0).submit(b"\x2a" + bytes(9), data_out=bytearray(size)).wait(30)
+            assert time.monotonic() - started < 8
 
 
 # ---------------------------------------------------------------------- login and discovery

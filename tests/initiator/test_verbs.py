@@ -109,9 +109,10 @@ def test_reads_and_writes_of_any_length(lazy, most):
     assert device.deepest <= DEPTH
 
 
-def test_chunks_come_in_order_and_cover_the_range():
+@pytest.mark.parametrize("lazy", [False, True])
+def test_chunks_come_in_order_and_cover_the_range(lazy):
     data = content(512 * 10_000)
-    disk = Disk(FullDisk(data, lazy=True, most=64))
+    disk = Disk(FullDisk(data, lazy=lazy, most=64))
     got = b"".join(bytes(chunk) for chunk in disk.chunks(3, 9_990))
     assert got == data[3 * 512 : 9_993 * 512]
 

@@ -281,6 +281,24 @@ def test_what_goes_without_being_asked_is_what_was_agreed(
     assert (first[0][1], len(first[1]), len(rest)) == (first_flags, first_data, following)
 
 
+def test_a_write_that_fits_is_final_though_more_could_go_unsolicited():
+    connection = connect(initial_r2t=False, first_burst_length=4096)
+    connection.command(LUN, WRITE_CDB, bytes(512))
+    ((header, data),) = sent(connection)
+    assert (header[1], len(data)) == (0xA1, 512)
+
+
+def test_one_r2t_after_the_other_is_no_crowd():
+    connection = connect(max_outstanding_r2t=1, immediate_data=False)
+    task = connection.command(LUN, WRITE_CDB, bytes(4096))
+    sent(connection)
+    for number in range(4):
+        wire = r2t(task.initiator_task_tag, number, number * 1024, 1024, number=number)
+        feed(connection, wire)
+        ((_, data),) = sent(connection)
+        assert len(data) == 1024
+
+
 def test_output_is_bounded_and_nothing_is_copied():
     connection = connect(
         max_burst_length=(1 << 24) - 1, max_send_data_segment_length=8192, first_burst_length=512
@@ -356,6 +374,15 @@ def test_a_window_that_would_move_back_is_ignored():
     assert len(sent(connection)) == 1
 
 
+def test_numbers_that_contradict_each_other_are_ignored():
+    """4.2.2.1: MaxCmdSN more than one behind ExpCmdSN."""
+    connection = connect(cmd_sn=1, window=1)
+    first, _ = connection.command(LUN, bytes(6)), connection.command(LUN, bytes(6))
+    sent(connection)
+    feed(connection, response(first.initiator_task_tag, exp=100, top=60))
+    assert sent(connection) == []
+
+
 def test_immediate_requests_do_not_need_the_window():
     connection = connect(cmd_sn=3, window=0)
     connection.command(LUN, bytes(6))
@@ -374,6 +401,17 @@ def test_stat_sn_is_acknowledged_across_its_wrap():
     connection.command(LUN, bytes(6))
     ((header, _),) = sent(connection)
     assert struct.unpack_from(">I", header, 28) == (0,)
+
+
+def test_stat_sn_ahead_is_ahead_on_the_circle():
+    connection = connect(exp_stat_sn=0xFFFFFFF0)
+    tasks = [connection.command(LUN, bytes(6)) for _ in range(2)]
+    feed(connection, response(tasks[0].initiator_task_tag, stat_sn=5))
+    feed(connection, response(tasks[1].initiator_task_tag, stat_sn=0xFFFFFFF8))
+    sent(connection)
+    connection.command(LUN, bytes(6))
+    ((header, _),) = sent(connection)
+    assert struct.unpack_from(">I", header, 28) == (6,)
 
 
 # ---------------------------------------------------------------------- the rest of the protocol

@@ -53,6 +53,7 @@ class ScriptedTarget:
         self,
         script: Callable[["ScriptedTarget", bytes, bytes], Iterable[bytes] | None],
         login_answer: Callable[[LoginRequest], LoginResponse | None] | None = None,
+        receive_buffer: int | None = None,
     ) -> None:
         self.script = script
         self.login_answer = login_answer
@@ -61,6 +62,8 @@ class ScriptedTarget:
         self.bytes_received = 0
         self.bytes_sent = 0
         self._listener = socket.create_server(("127.0.0.1", 0))
+        if receive_buffer is not None:
+            self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self._connection: socket.socket | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
