@@ -77,9 +77,9 @@ class Load:
 
 
 LOADS = (
-    Load("4 KiB random read, QD 1", "IOPS", 1, 8, True),
-    Load("4 KiB random read, QD 32", "IOPS", 32, 8, True),
-    Load("256 KiB seq. read, QD 8", "MB/s", 8, 512, False),
+    Load("4 KiB random, QD 1", "IOPS", 1, 8, True),
+    Load("4 KiB random, QD 32", "IOPS", 32, 8, True),
+    Load("256 KiB sequential, QD 8", "MB/s", 8, 512, False),
 )
 
 
@@ -158,7 +158,7 @@ def timed(size: int, run: Callable[[], object]) -> float:
 
 def measure_copies(folder: Path, rounds: int, size: int) -> Case:
     """Disk to tape through the mover, against qemu-img between two LUNs; both end flushed."""
-    case = Case("copy (to tape; to disk)", "MB/s", "qemu-img, tgt")
+    case = Case("copy of a disk", "MB/s", "qemu-img")
     source = servers.random_file(folder / "source.img", size)
     empty = servers.empty_file(folder / "destination.img", size)
     tape = ("--iqn", LIBRARY_IQN, "--tape", f"tape={folder / 'tape'},capacity={4 * size}")
@@ -194,9 +194,9 @@ def rewind(url: str) -> None:
 
 def show(cases: list[Case], resident: int) -> None:
     """Print the ratios, and keep every figure of the run in a file."""
-    table = Table(title="serverfree against its rivals, medians of one run")
-    for column in ("", "serverfree", "rival", "", "ratio", "CPU us"):
-        table.add_column(column, justify="left" if column in ("", "rival") else "right")
+    table = Table(title="serverfree against tgt and qemu-img, medians of one run")
+    for column in ("reads and a copy", "ours", "rival", "", "ratio", "CPU us"):
+        table.add_column(column, justify="right" if column in ("ours", "ratio") else "left")
     for case in cases:
         ours, theirs = statistics.median(case.ours), statistics.median(case.theirs)
         table.add_row(
