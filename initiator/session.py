@@ -15,10 +15,11 @@ from typing import Self
 from serverfree.initiator.connection import Connection, Timing
 from serverfree.iscsi.codes import LogoutReason, TaskFunction, TaskResponse
 from serverfree.iscsi.errors import LoginFailure, ProtocolError, SessionLost
-from serverfree.iscsi.initiator import InitiatorConnection, Ping, Request, Task
+from serverfree.iscsi.initiator import InitiatorConnection
 from serverfree.iscsi.login import InitiatorLogin, Redirected
 from serverfree.iscsi.names import DiscoveredTarget, Portal, Url, parse_send_targets
 from serverfree.iscsi.negotiation import Offer
+from serverfree.iscsi.request import Ping, Request, Task
 from serverfree.scsi.cdb.primary import ReportLuns
 from serverfree.scsi.device import Buffer, Result, execute_in
 from serverfree.scsi.luns import lun_list_length, pack_lun, unpack_lun_list

@@ -47,10 +47,22 @@ from serverfree.iscsi.pdu import (
     TextRequest,
     TextResponse,
 )
-from serverfree.iscsi.text import Pair, TextBuffer, pack
+from serverfree.iscsi.request import (
+    Burst,
+    Gather,
+    Logout,
+    Ping,
+    Request,
+    Task,
+    TaskManagement,
+    TextExchange,
+)
+from serverfree.iscsi.text import Pair, pack
 from serverfree.scsi.device import Buffer, Result
 from serverfree.scsi.sense import Sense
 from serverfree.scsi.status import Status
+
+__all__ = ["InitiatorConnection", "Request", "Task"]
 
 # One sendmsg takes at most IOV_MAX (1024) buffers; beyond 4 MiB a call gains nothing.
 MAX_OUTPUT_BUFFERS = 512
@@ -58,7 +70,6 @@ _MAX_OUTPUT_BYTES = 4 << 20
 # Answers to the target's pings that may wait to be sent: a target that does not read what it asks
 # for is not heard any longer.
 _MAX_PINGS = 256
-_MAX_TEXT = 4 << 20  # SendTargets of a large array: some 20,000 targets
 
 # Plain numbers where every command passes: an operation on an enum member costs a microsecond.
 _SIMPLE = int(FINAL | TaskAttribute.SIMPLE)
@@ -71,136 +82,6 @@ _TAG = Struct(">I")
 _SENSE_LENGTH = Struct(">H")
 _DATA_IN = DataIn.LAYOUT
 _OFFSET = Struct(">I")
-
-
-class Request:
-    """Something asked of the target. `done` when it has ended; then `failure` or its outcome."""
-
-    __slots__ = ("done", "failure", "initiator_task_tag")
-
-    def __init__(self) -> None:
-        self.initiator_task_tag = NO_TAG
-        self.done = False
-        self.failure: ProtocolError | None = None
-
-
-class Task(Request):
-    """A SCSI command, from `command` until its status has come.
-
-    `received` counts the bytes that have reached `data_in`, which is filled from its start.
-    """
-
-    __slots__ = (
-        "_placed",
-        "cdb",
-        "cmd_sn",
-        "data_in",
-        "data_out",
-        "length",
-        "lun",
-        "outstanding",
-        "received",
-        "result",
-    )
-
-    def __init__(
-        self, lun: int, cdb: bytes, data_out: "Gather | None", data_in: memoryview | None
-    ) -> None:
-        super().__init__()
-        self.lun = lun
-        self.cdb = cdb
-        self.data_out = data_out
-        self.data_in = data_in
-        self.length = len(data_in) if data_in is not None else data_out.length if data_out else 0
-        self.received = 0
-        self.outstanding = 0  # R2Ts whose data is not yet in the output
-        self.cmd_sn = 0
-        self.result: Result | None = None
-        self._placed = False
-
-
-class Ping(Request):
-    """A NOP-Out that asks for an echo."""
-
-    __slots__ = ("echo",)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.echo = b""
-
-
-class TextExchange(Request):
-    """A text request; `pairs` is the whole answer."""
-
-    __slots__ = ("pairs", "text")
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.text = TextBuffer(_MAX_TEXT)
-        self.pairs: list[Pair] = []
-
-
-class TaskManagement(Request):
-    """A task management function; `response` is a TaskResponse code."""
-
-    __slots__ = ("function", "lun", "response", "task")
-
-    def __init__(self, function: TaskFunction, lun: int, task: Task | None) -> None:
-        super().__init__()
-        self.function = function
-        self.lun = lun
-        self.task = task
-        self.response = TaskResponse.FUNCTION_REJECTED
-
-
-class Logout(Request):
-    """A logout; `response` is a LogoutResponseCode."""
-
-    __slots__ = ("response",)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.response = 0
-
-
-class Gather:
-    """Several buffers seen as one run of bytes, without joining them."""
-
-    __slots__ = ("_views", "length")
-
-    def __init__(self, buffers: Buffer | Sequence[Buffer]) -> None:
-        parts = [buffers] if isinstance(buffers, bytes | bytearray | memoryview) else buffers
-        self._views = [memoryview(part).cast("B") for part in parts if len(part)]
-        self.length = sum(map(len, self._views))
-
-    def cut(self, offset: int, length: int) -> list[memoryview]:
-        """Return the views that hold `length` bytes from `offset`."""
-        pieces = []
-        for view in self._views:
-            size = len(view)
-            if offset >= size:
-                offset -= size
-                continue
-            piece = view[offset : offset + length]
-            pieces.append(piece)
-            length -= len(piece)
-            if not length:
-                break
-            offset = 0
-        return pieces
-
-
-class _Burst:
-    """Data-Out still to be put into the output: what one R2T asks for, or unsolicited data."""
-
-    __slots__ = ("data_sn", "end", "offset", "target_transfer_tag", "task")
-
-    def __init__(self, task: Task, target_transfer_tag: int, offset: int, end: int) -> None:
-        self.task = task
-        self.target_transfer_tag = target_transfer_tag
-        self.offset = offset
-        self.end = end
-        self.data_sn = 0
 
 
 class InitiatorConnection:
@@ -224,7 +105,7 @@ class InitiatorConnection:
         self._max_cmd_sn = login.max_cmd_sn
         self._next_tag = 1
         self._waiting: deque[Task] = deque()
-        self._bursts: deque[_Burst] = deque()
+        self._bursts: deque[Burst] = deque()
         self._output: list[Buffer] = []
         self._pings = 0
         self._finished: list[Request] = []
@@ -399,7 +280,7 @@ class InitiatorConnection:
             if not parameters.initial_r2t and immediate < first_burst:
                 unsolicited = first_burst
                 flags &= ~FINAL
-        ahs = _extended_cdb_ahs(task.cdb) if len(task.cdb) > 16 else b""
+        ahs = task.additional_header() if len(task.cdb) > 16 else b""
         self._output.append(
             ScsiCommand.LAYOUT.pack(
                 Opcode.SCSI_COMMAND,
@@ -422,7 +303,7 @@ class InitiatorConnection:
             if immediate & 3:
                 self._output.append(padding(immediate))
         if unsolicited:
-            self._bursts.append(_Burst(task, NO_TAG, immediate, unsolicited))
+            self._bursts.append(Burst(task, NO_TAG, immediate, unsolicited))
 
     def _text_request(self, tag: int, target_transfer_tag: int, data: bytes) -> bytes:
         # Immediate, so that discovery and pings never wait for the window; the CmdSN then stays.
@@ -505,7 +386,7 @@ class InitiatorConnection:
         (offset,) = _OFFSET.unpack_from(bhs, 40)
         task = self._task(tag)
         memory = self._destination(task, offset, length)
-        task._placed = True
+        task.placed = True
         return memory
 
     def _destination(self, task: Task, offset: int, length: int) -> memoryview:
@@ -526,8 +407,8 @@ class InitiatorConnection:
             _DATA_IN.unpack_from(bhs)
         )
         task = self._task(tag)
-        if task._placed:
-            task._placed = False
+        if task.placed:
+            task.placed = False
         else:
             self._destination(task, offset, len(data))[:] = data
         task.received += len(data)
@@ -586,7 +467,7 @@ class InitiatorConnection:
         if task.outstanding >= self.parameters.max_outstanding_r2t:
             raise ProtocolError("more R2Ts than MaxOutstandingR2T")
         task.outstanding += 1
-        self._bursts.append(_Burst(task, r2t.target_transfer_tag, start, start + length))
+        self._bursts.append(Burst(task, r2t.target_transfer_tag, start, start + length))
 
     def _nop_in(self, raw: RawPdu) -> None:
         nop = NopIn.unpack(raw[0], raw[2])
@@ -700,13 +581,6 @@ class InitiatorConnection:
         if isinstance(request, Task):
             self._drop_bursts(request)
         self._finish(request)
-
-
-def _extended_cdb_ahs(cdb: bytes) -> bytes:
-    """Return the additional header with what a CDB has beyond 16 bytes (11.2.2.3)."""
-    rest = cdb[16:]
-    ahs = (len(rest) + 1).to_bytes(2, "big") + b"\x01\0" + rest
-    return ahs + padding(len(ahs))
 
 
 _HANDLERS: dict[int, Callable[[InitiatorConnection, RawPdu], None]] = {

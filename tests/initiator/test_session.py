@@ -281,11 +281,11 @@ def test_sending_goes_on_as_soon_as_a_slow_target_reads():
             got += len(target._pdu()[1])
         return [response(tag, target.next_stat_sn())]
 
-    with ScriptedTarget(script, receive_buffer=1 << 16) as target:
-        with session_with(target, Timing()) as session:
-            started = time.monotonic()
-            session.unit(0).submit(b"\x2a" + bytes(9), data_out=bytearray(size)).wait(30)
-            assert time.monotonic() - started < 8
+    slow = ScriptedTarget(script, receive_buffer=1 << 16)
+    with slow as target, session_with(target, Timing()) as session:
+        started = time.monotonic()
+        session.unit(0).submit(b"\x2a" + bytes(9), data_out=bytearray(size)).wait(30)
+        assert time.monotonic() - started < 8
 
 
 # ---------------------------------------------------------------------- login and discovery
