@@ -7,7 +7,7 @@ states for itself is judged by `scsi.copy_list` before a descriptor is read here
 
 from dataclasses import dataclass
 from struct import Struct
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from serverfree.scsi.device import Buffer
 
@@ -27,14 +27,14 @@ _TAPE_FUNCTION = Struct(">BBHHHI")
 
 
 @dataclass(slots=True)
-class BlockToStream:
-    """00h: whole blocks of a disk to a tape (table 149).
+class _BetweenBlockAndStream:
+    """What tables 149 and 150 have in common: all but the direction.
 
-    `stream_transfer_length` is what each WRITE takes, in bytes or, on a CSCD with FIXED set, in
-    blocks (table 138).
+    `stream_transfer_length` is what each tape command takes, in bytes or, on a CSCD with FIXED
+    set, in blocks (table 138).
     """
 
-    TYPE: ClassVar[int] = 0x00
+    TYPE: ClassVar[int]
     LENGTH: ClassVar[int] = _BLOCK_STREAM.size
 
     source: int
@@ -58,44 +58,24 @@ class BlockToStream:
         )
 
     @classmethod
-    def unpack(cls, data: Buffer, at: int = 0) -> "BlockToStream":
+    def unpack(cls, data: Buffer, at: int = 0) -> Self:
         """Read the descriptor that lies `at` bytes into the data."""
         _, flags, _, source, destination, length, blocks, lba = _BLOCK_STREAM.unpack_from(data, at)
         return cls(source, destination, length & _24_BITS, blocks, lba, bool(flags & _CAT))
 
 
-@dataclass(slots=True)
-class StreamToBlock:
+class BlockToStream(_BetweenBlockAndStream):
+    """00h: whole blocks of a disk to a tape (table 149)."""
+
+    __slots__ = ()
+    TYPE = 0x00
+
+
+class StreamToBlock(_BetweenBlockAndStream):
     """01h: from a tape into whole blocks of a disk (table 150)."""
 
-    TYPE: ClassVar[int] = 0x01
-    LENGTH: ClassVar[int] = _BLOCK_STREAM.size
-
-    source: int
-    destination: int
-    stream_transfer_length: int
-    number_of_blocks: int
-    lba: int
-    cat: bool = False
-
-    def pack(self) -> bytes:
-        """The descriptor on the wire."""
-        return _BLOCK_STREAM.pack(
-            self.TYPE,
-            self.cat,
-            self.LENGTH - LENGTH_EXCLUDES,
-            self.source,
-            self.destination,
-            self.stream_transfer_length,
-            self.number_of_blocks,
-            self.lba,
-        )
-
-    @classmethod
-    def unpack(cls, data: Buffer, at: int = 0) -> "StreamToBlock":
-        """Read the descriptor that lies `at` bytes into the data."""
-        _, flags, _, source, destination, length, blocks, lba = _BLOCK_STREAM.unpack_from(data, at)
-        return cls(source, destination, length & _24_BITS, blocks, lba, bool(flags & _CAT))
+    __slots__ = ()
+    TYPE = 0x01
 
 
 @dataclass(slots=True)
