@@ -20,6 +20,7 @@ PACKAGES = {
     "qemu-img's iscsi driver": "qemu-block-extra",
     "tgtd": "tgt",
     "tgtadm": "tgt",
+    "tshark": "tshark",
     "ntfsls": "ntfs-3g",
     "ntfscat": "ntfs-3g",
 }
