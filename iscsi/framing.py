@@ -6,13 +6,14 @@ received straight into it. So a large write costs one copy, from the kernel into
 and a small one none: it is used where it lies.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from mmap import mmap
 from struct import Struct
 
 from serverfree.iscsi.codes import BHS_LENGTH
 from serverfree.iscsi.digest import DIGEST_LENGTH, crc32c
 from serverfree.iscsi.errors import DataDigestError, ProtocolError
+from serverfree.scsi.device import Buffer
 
 _LENGTHS = Struct(">I")
 _PAD = (b"", b"\0\0\0", b"\0\0", b"\0")
@@ -31,6 +32,40 @@ RawPdu = tuple[memoryview, memoryview, memoryview]
 def padding(length: int) -> bytes:
     """Return the zero bytes that follow a data segment of this length (11.2.3)."""
     return _PAD[length & 3]
+
+
+class Sender:
+    """Puts PDUs into a list of buffers to send, with padding and the digests agreed (11.1, 11.2).
+
+    `plain` where there are none: a caller in a hurry may then put buffers into the list itself.
+    """
+
+    __slots__ = ("_data_digest", "_header_digest", "plain")
+
+    def __init__(self, *, header: bool, data: bool) -> None:
+        """Tell whether headers and data segments go with a digest."""
+        self._header_digest = header
+        self._data_digest = data
+        self.plain = not (header or data)
+
+    def put(
+        self, output: list[Buffer], header: bytes, parts: Sequence[Buffer] = (), length: int = 0
+    ) -> None:
+        """Add a PDU: its header with the additional ones, and `length` bytes of data in parts.
+
+        With a data digest the data is looked at now, and must not change until it is sent.
+        """
+        output.append(header)
+        if self._header_digest:
+            output.append(crc32c((header,)))
+        if not length:
+            return
+        output += parts
+        pad = padding(length)
+        if pad:
+            output.append(pad)
+        if self._data_digest:
+            output.append(crc32c((*parts, pad)))
 
 
 class Receiver:

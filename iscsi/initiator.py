@@ -28,7 +28,7 @@ from serverfree.iscsi.codes import (
     TaskResponse,
 )
 from serverfree.iscsi.errors import ProtocolError, RejectPdu, SessionLost
-from serverfree.iscsi.framing import RawPdu, Receiver, padding
+from serverfree.iscsi.framing import RawPdu, Receiver, Sender
 from serverfree.iscsi.login import InitiatorLogin
 from serverfree.iscsi.pdu import (
     R2T,
@@ -98,6 +98,10 @@ class InitiatorConnection:
         self._receiver = receiver
         receiver.max_data_segment_length = parameters.max_recv_data_segment_length
         receiver.place = self._place
+        header = parameters.header_digest == "CRC32C"
+        data = parameters.data_digest == "CRC32C"
+        receiver.expect_digests(header=header, data=data)
+        self._sender = Sender(header=header, data=data)
         self._cid = login.cid
         self._cmd_sn = login.cmd_sn
         self._exp_stat_sn = login.exp_stat_sn
@@ -211,24 +215,20 @@ class InitiatorConnection:
         task = burst.task
         size = min(burst.end - burst.offset, self.parameters.max_send_data_segment_length)
         final = burst.offset + size == burst.end
-        output.append(
-            DataOut.LAYOUT.pack(
-                Opcode.DATA_OUT,
-                FINAL if final else 0,
-                0,
-                size,
-                task.lun,
-                task.initiator_task_tag,
-                burst.target_transfer_tag,
-                self._exp_stat_sn,
-                burst.data_sn,
-                burst.offset,
-            )
+        header = DataOut.LAYOUT.pack(
+            Opcode.DATA_OUT,
+            FINAL if final else 0,
+            0,
+            size,
+            task.lun,
+            task.initiator_task_tag,
+            burst.target_transfer_tag,
+            self._exp_stat_sn,
+            burst.data_sn,
+            burst.offset,
         )
         assert task.data_out is not None
-        output += task.data_out.cut(burst.offset, size)
-        if size & 3:
-            output.append(padding(size))
+        self._sender.put(output, header, task.data_out.cut(burst.offset, size), size)
         burst.offset += size
         burst.data_sn += 1
         if final:
@@ -238,11 +238,7 @@ class InitiatorConnection:
         return size
 
     def _put(self, header: bytes, data: bytes = b"") -> None:
-        self._output.append(header)
-        if data:
-            self._output.append(data)
-            if len(data) & 3:
-                self._output.append(padding(len(data)))
+        self._sender.put(self._output, header, (data,), len(data))
 
     # ------------------------------------------------------------------ commands
 
@@ -281,27 +277,22 @@ class InitiatorConnection:
                 unsolicited = first_burst
                 flags &= ~FINAL
         ahs = task.additional_header() if len(task.cdb) > 16 else b""
-        self._output.append(
-            ScsiCommand.LAYOUT.pack(
-                Opcode.SCSI_COMMAND,
-                flags,
-                0,
-                len(ahs) << 22 | immediate,
-                task.lun,
-                tag,
-                task.length,
-                cmd_sn,
-                self._exp_stat_sn,
-                task.cdb[:16],
-            )
+        header = ScsiCommand.LAYOUT.pack(
+            Opcode.SCSI_COMMAND,
+            flags,
+            0,
+            len(ahs) << 22 | immediate,
+            task.lun,
+            tag,
+            task.length,
+            cmd_sn,
+            self._exp_stat_sn,
+            task.cdb[:16],
         )
         if ahs:
-            self._output.append(ahs)
-        if immediate:
-            assert task.data_out is not None
-            self._output += task.data_out.cut(0, immediate)
-            if immediate & 3:
-                self._output.append(padding(immediate))
+            header += ahs
+        parts = task.data_out.cut(0, immediate) if immediate and task.data_out else ()
+        self._sender.put(self._output, header, parts, immediate)
         if unsolicited:
             self._bursts.append(Burst(task, NO_TAG, immediate, unsolicited))
 

@@ -22,9 +22,8 @@ from serverfree.iscsi.codes import (
     Response,
     TaskResponse,
 )
-from serverfree.iscsi.digest import crc32c
 from serverfree.iscsi.errors import DataDigestError, ProtocolError, RejectPdu
-from serverfree.iscsi.framing import RawPdu, Receiver, padding
+from serverfree.iscsi.framing import RawPdu, Receiver, Sender
 from serverfree.iscsi.negotiation import Offer, Parameters
 from serverfree.iscsi.pdu import (
     R2T,
@@ -103,10 +102,11 @@ class TargetConnection:
         self._receiver = receiver
         receiver.max_data_segment_length = parameters.max_recv_data_segment_length
         receiver.place = self.transfers.place
-        self._header_digest = parameters.header_digest == "CRC32C"
+        header_digest = parameters.header_digest == "CRC32C"
         self.data_digest = parameters.data_digest == "CRC32C"
-        self._plain = not (self._header_digest or self.data_digest)
-        receiver.expect_digests(header=self._header_digest, data=self.data_digest)
+        receiver.expect_digests(header=header_digest, data=self.data_digest)
+        self._sender = Sender(header=header_digest, data=self.data_digest)
+        self._plain = self._sender.plain
         self._max_send = parameters.max_send_data_segment_length
         self._exp_cmd_sn = exp_cmd_sn
         self._stat_sn = stat_sn
@@ -421,16 +421,8 @@ class TargetConnection:
         pdu.max_cmd_sn = self._max_cmd_sn()
         if advance:
             self._stat_sn = self._stat_sn + 1 & 0xFFFFFFFF
-        header = pdu.pack()
-        self.output.append(header)
-        if self._header_digest:
-            self.output.append(crc32c((header,)))
         data: Buffer = getattr(pdu, "data", b"")
-        if len(data):
-            pad = padding(len(data))
-            self.output += (data, pad) if pad else (data,)
-            if self.data_digest:
-                self.output.append(crc32c((data, pad)))
+        self._sender.put(self.output, pdu.pack(), (data,), len(data))
 
 
 def _extended_cdb(cdb: bytes, ahs: memoryview) -> bytes:
