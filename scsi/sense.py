@@ -40,6 +40,12 @@ class Asc(IntEnum):
     LOGICAL_UNIT_NOT_READY_CAUSE_NOT_REPORTABLE = 0x0400
     LOGICAL_UNIT_IS_IN_PROCESS_OF_BECOMING_READY = 0x0401
     LOGICAL_UNIT_NOT_READY_INITIALIZING_COMMAND_REQUIRED = 0x0402
+    LOGICAL_UNIT_NOT_READY_FORMAT_IN_PROGRESS = 0x0404
+    LOGICAL_UNIT_NOT_READY_SELF_TEST_IN_PROGRESS = 0x0409
+    LOGICAL_UNIT_NOT_ACCESSIBLE_ASYMMETRIC_ACCESS_STATE_TRANSITION = 0x040A
+    LOGICAL_UNIT_NOT_ACCESSIBLE_TARGET_PORT_IN_STANDBY_STATE = 0x040B
+    LOGICAL_UNIT_NOT_ACCESSIBLE_TARGET_PORT_IN_UNAVAILABLE_STATE = 0x040C
+    LOGICAL_UNIT_NOT_READY_SANITIZE_IN_PROGRESS = 0x041B
     UNREACHABLE_COPY_TARGET = 0x0804
     WRITE_ERROR = 0x0C00
     UNEXPECTED_UNSOLICITED_DATA = 0x0C0C
@@ -50,6 +56,7 @@ class Asc(IntEnum):
     COPY_TARGET_DEVICE_DATA_UNDERRUN = 0x0D04
     COPY_TARGET_DEVICE_DATA_OVERRUN = 0x0D05
     UNRECOVERED_READ_ERROR = 0x1100
+    DEFECT_LIST_NOT_FOUND = 0x1C00
     PARAMETER_LIST_LENGTH_ERROR = 0x1A00
     MISCOMPARE_DURING_VERIFY_OPERATION = 0x1D00
     INVALID_COMMAND_OPERATION_CODE = 0x2000
@@ -59,6 +66,7 @@ class Asc(IntEnum):
     INVALID_FIELD_IN_PARAMETER_LIST = 0x2600
     PARAMETER_NOT_SUPPORTED = 0x2601
     PARAMETER_VALUE_INVALID = 0x2602
+    INVALID_RELEASE_OF_PERSISTENT_RESERVATION = 0x2604
     TOO_MANY_TARGET_DESCRIPTORS = 0x2606
     UNSUPPORTED_TARGET_DESCRIPTOR_TYPE_CODE = 0x2607
     TOO_MANY_SEGMENT_DESCRIPTORS = 0x2608
@@ -74,24 +82,36 @@ class Asc(IntEnum):
     BUS_DEVICE_RESET_FUNCTION_OCCURRED = 0x2903
     I_T_NEXUS_LOSS_OCCURRED = 0x2907
     MODE_PARAMETERS_CHANGED = 0x2A01
+    LOG_PARAMETERS_CHANGED = 0x2A02
+    RESERVATIONS_PREEMPTED = 0x2A03
+    RESERVATIONS_RELEASED = 0x2A04
+    REGISTRATIONS_PREEMPTED = 0x2A05
+    ASYMMETRIC_ACCESS_STATE_CHANGED = 0x2A06
     CAPACITY_DATA_HAS_CHANGED = 0x2A09
+    TIMESTAMP_CHANGED = 0x2A10
     COPY_CANNOT_EXECUTE = 0x2B00
     COMMAND_SEQUENCE_ERROR = 0x2C00
     COMMANDS_CLEARED_BY_ANOTHER_INITIATOR = 0x2F00
     COMMANDS_CLEARED_BY_DEVICE_SERVER = 0x2F02
     INCOMPATIBLE_MEDIUM_INSTALLED = 0x3000
     CANNOT_WRITE_MEDIUM_INCOMPATIBLE_MEDIUM = 0x3005
+    MEDIUM_FORMAT_CORRUPTED = 0x3100
+    FORMAT_COMMAND_FAILED = 0x3101
+    SANITIZE_COMMAND_FAILED = 0x3103
     SAVING_PARAMETERS_NOT_SUPPORTED = 0x3900
     MEDIUM_NOT_PRESENT = 0x3A00
     SEQUENTIAL_POSITIONING_ERROR = 0x3B00
     POSITION_PAST_BEGINNING_OF_MEDIUM = 0x3B0C
     REPORTED_LUNS_DATA_HAS_CHANGED = 0x3F0E
+    ECHO_BUFFER_OVERWRITTEN = 0x3F0F
     INTERNAL_TARGET_FAILURE = 0x4400
     PROTOCOL_SERVICE_CRC_ERROR = 0x4705
     DATA_PHASE_ERROR = 0x4B00
     MEDIA_LOAD_OR_EJECT_FAILED = 0x5300
     MEDIUM_REMOVAL_PREVENTED = 0x5302
     INSUFFICIENT_RESOURCES = 0x5503
+    INSUFFICIENT_REGISTRATION_RESOURCES = 0x5504
+    SET_TARGET_PORT_GROUPS_COMMAND_FAILED = 0x670A
 
     @property
     def text(self) -> str:
@@ -127,7 +147,9 @@ class Sense:
     `information` None means VALID=0; a negative value is sent as two's complement (a tape block
     longer than asked for). `command_specific` is the 4-byte field. `forwarded` holds the areas
     that a copy manager appends (5.17.7.4 d, e): raw status byte and sense of source and
-    destination; `pack` computes their offsets into COMMAND-SPECIFIC INFORMATION.
+    destination; `pack` computes their offsets into COMMAND-SPECIFIC INFORMATION. `progress` is the
+    PROGRESS INDICATION of NO SENSE and NOT READY, in 65,536ths. With `descriptor_format` (D_SENSE
+    of the control mode page) `pack` makes descriptor format.
     """
 
     key: SenseKey
@@ -141,6 +163,8 @@ class Sense:
     pointer: FieldPointer | None = None
     forwarded_source: bytes = b""
     forwarded_destination: bytes = b""
+    progress: int | None = None
+    descriptor_format: bool = field(default=False, compare=False)
     raw: bytes = field(default=b"", compare=False)
 
     def __str__(self) -> str:
@@ -156,7 +180,15 @@ class Sense:
         )
 
     def pack(self) -> bytes:
-        """Fixed format (4.5.3), 18 bytes and the forwarded areas behind them."""
+        """Fixed format (4.5.3), 18 bytes and the forwarded areas behind them.
+
+        An INFORMATION that does not fit its four bytes is left out, as 4.5.3 asks.
+        """
+        if self.descriptor_format:
+            return self.pack_descriptors()
+        information = self.information
+        if information is not None and information > 0xFFFFFFFF:
+            information = None
         command_specific = self.command_specific
         tail = b""
         if self.forwarded_source:
@@ -168,10 +200,10 @@ class Sense:
         tail = tail[: _MAX_SENSE - _FIXED_LENGTH]
         return (
             _FIXED.pack(
-                (0x80 if self.information is not None else 0) | (0x71 if self.deferred else 0x70),
+                (0x80 if information is not None else 0) | (0x71 if self.deferred else 0x70),
                 0,
                 self.filemark << 7 | self.eom << 6 | self.ili << 5 | self.key,
-                (self.information or 0) & 0xFFFFFFFF,
+                (information or 0) & 0xFFFFFFFF,
                 _FIXED_LENGTH - 8 + len(tail),
                 command_specific,
                 self.asc >> 8,
@@ -190,7 +222,7 @@ class Sense:
             descriptors += b"\x00\x0a\x80\x00" + information.to_bytes(8, "big")
         if self.command_specific:
             descriptors += b"\x01\x0a\x00\x00" + self.command_specific.to_bytes(8, "big")
-        if self.pointer is not None:
+        if self.pointer is not None or self.progress is not None:
             descriptors += b"\x02\x06\x00\x00" + self._pack_pointer() + b"\x00"
         if self.filemark or self.eom or self.ili:
             flags = self.filemark << 7 | self.eom << 6 | self.ili << 5
@@ -208,6 +240,8 @@ class Sense:
         )
 
     def _pack_pointer(self) -> bytes:
+        if self.progress is not None:
+            return b"\x80" + self.progress.to_bytes(2, "big")
         pointer = self.pointer
         if pointer is None:
             return bytes(3)
@@ -256,6 +290,12 @@ def _pointer(key: SenseKey, specific: bytes) -> FieldPointer | None:
     )
 
 
+def _progress(key: SenseKey, specific: bytes) -> int | None:
+    if not specific[0] & 0x80 or key not in (SenseKey.NO_SENSE, SenseKey.NOT_READY):
+        return None
+    return int.from_bytes(specific[1:3], "big")
+
+
 def _unpack_fixed(raw: bytes) -> Sense:
     padded = raw[:_FIXED_LENGTH].ljust(_FIXED_LENGTH, b"\0")
     code, _, flags, information, _, command_specific, asc, ascq, _, specific = _FIXED.unpack(padded)
@@ -281,6 +321,7 @@ def _unpack_fixed(raw: bytes) -> Sense:
         ili=bool(flags & 0x20),
         command_specific=command_specific,
         pointer=_pointer(key, specific),
+        progress=_progress(key, specific),
         forwarded_source=areas["forwarded_source"],
         forwarded_destination=areas["forwarded_destination"],
     )
@@ -301,6 +342,7 @@ def _unpack_descriptors(raw: bytes) -> Sense:
             sense.command_specific = int.from_bytes(body[2:10], "big")
         elif kind == 0x02 and len(body) >= 5:  # sense key specific, 4.5.2.4
             sense.pointer = _pointer(sense.key, body[2:5])
+            sense.progress = _progress(sense.key, body[2:5])
         elif kind == 0x04 and len(body) >= 2:  # stream commands, SSC-4
             sense.filemark = bool(body[1] & 0x80)
             sense.eom = bool(body[1] & 0x40)

@@ -16,7 +16,15 @@ from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Self, TypeVar, cast, dataclass_transform
 
 from serverfree.scsi.device import Buffer
-from serverfree.scsi.opcodes import OperationCode, ServiceAction, cdb_length
+from serverfree.scsi.opcodes import (
+    VARIABLE_LENGTH_CDB,
+    OperationCode,
+    ServiceAction,
+    cdb_length,
+)
+
+VARIABLE_LENGTH = 32
+"""Bytes of every CDB of operation code 7Fh that is declared: ADDITIONAL CDB LENGTH 18h (4.2.3)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +132,9 @@ def cdb(
 
     def declare(declared: _Class) -> _Class:
         made: Any = dataclass(slots=True)(declared)
-        length = cdb_length(bytes((opcode,)))
-        opcode_shift, action_shift = 8 * (length - 1), 8 * (length - 2)
+        variable = opcode == VARIABLE_LENGTH_CDB
+        length = VARIABLE_LENGTH if variable else cdb_length(bytes((opcode,)))
+        opcode_shift, action_shift = 8 * (length - 1), 8 * (length - (10 if variable else 2))
         made.OPCODE, made.SERVICE_ACTION, made.LENGTH = opcode, service_action, length
         made.PLACES = {each.name: each.metadata["place"] for each in fields(made)}
         made._LAYOUT = tuple(
@@ -134,7 +143,10 @@ def cdb(
         made._BASE, made._IDENTITY = opcode << opcode_shift, 0xFF << opcode_shift
         if service_action is not None:
             made._BASE |= service_action << action_shift
-            made._IDENTITY |= 0x1F << action_shift
+            made._IDENTITY |= (0xFFFF if variable else 0x1F) << action_shift
+        if variable:
+            made._BASE |= length - 8 << 8 * (length - 8)
+            made._IDENTITY |= 0xFF << 8 * (length - 8)
         usage = made._BASE
         for name, shift, place in made._LAYOUT:
             assert not (usage | made._IDENTITY) & place.mask << shift, f"{name} overlaps"

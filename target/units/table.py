@@ -11,7 +11,7 @@ from typing import Any
 
 from serverfree.scsi.device import Buffer
 from serverfree.scsi.errors import illegal_request, invalid_field_in_cdb
-from serverfree.scsi.opcodes import cdb_length
+from serverfree.scsi.opcodes import VARIABLE_LENGTH_CDB, cdb_length
 from serverfree.scsi.sense import Asc
 from serverfree.target.units.command import Command, Lane, Reply
 
@@ -90,7 +90,9 @@ class Entry:
         assert len(row.usage) == self.length, f"{row.name}: usage data of {len(row.usage)} bytes"
         honoured = bytearray(row.usage)
         honoured[0] = 0xFF
-        if row.service_action is not None:
+        if row.opcode == VARIABLE_LENGTH_CDB:
+            honoured[7:10] = b"\xff\xff\xff"  # the length is checked, the action was looked up
+        elif row.service_action is not None:
             honoured[1] |= SERVICE_ACTION_MASK
         self.forbidden = ~int.from_bytes(honoured, "big") & ((1 << 8 * self.length) - 1)
 
@@ -133,9 +135,16 @@ class Dispatch:
         if entry is None:
             raise illegal_request(Asc.INVALID_COMMAND_OPERATION_CODE)
         if isinstance(entry, dict):
-            action = entry.get(cdb[1] & SERVICE_ACTION_MASK) if len(cdb) > 1 else None
-            if action is None:
-                raise invalid_field_in_cdb(1, 4)
+            if cdb[0] == VARIABLE_LENGTH_CDB:
+                action = entry.get(int.from_bytes(cdb[8:10], "big"))
+                if action is None:
+                    raise invalid_field_in_cdb(8)
+                if cdb_length(cdb) != action.length:
+                    raise invalid_field_in_cdb(7)
+            else:
+                action = entry.get(cdb[1] & SERVICE_ACTION_MASK) if len(cdb) > 1 else None
+                if action is None:
+                    raise invalid_field_in_cdb(1, 4)
             entry = action
         entry.check(cdb)
         return entry
