@@ -29,11 +29,41 @@ class Write6(Cdb):
     length: int = at(2, 3)
 
 
+@cdb(OperationCode.READ_REVERSE_6)
+class ReadReverse6(Cdb):
+    """READ REVERSE(6): blocks towards the beginning.
+
+    With `byte_order` (BYTORD) the bytes within a block come as READ gives them, else last first.
+    """
+
+    byte_order: bool = flag(1, 2)
+    suppress_incorrect_length: bool = flag(1, 1)
+    fixed: bool = flag(1, 0)
+    length: int = at(2, 3)
+
+
+@cdb(OperationCode.RECOVER_BUFFERED_DATA)
+class RecoverBufferedData(Cdb):
+    """RECOVER BUFFERED DATA: blocks that the drive took and could not put on the medium."""
+
+    suppress_incorrect_length: bool = flag(1, 1)
+    fixed: bool = flag(1, 0)
+    length: int = at(2, 3)
+
+
 @cdb(OperationCode.VERIFY_6)
 class Verify6(Cdb):
-    """VERIFY(6), medium verification only: a READ(6) that transfers nothing."""
+    """VERIFY(6): a READ(6) that transfers nothing, or takes data to compare (`compare`, BYTCMP).
 
+    `length` counts bytes, blocks (`fixed`) or with `by_filemarks` (VBF) marks; `to_end_of_data`
+    (VTE) needs none. `protected` (VLBPM) wants logical block protection information looked at.
+    """
+
+    to_end_of_data: bool = flag(1, 5)
+    protected: bool = flag(1, 4)
+    by_filemarks: bool = flag(1, 3)
     immediate: bool = flag(1, 2)
+    compare: bool = flag(1, 1)
     fixed: bool = flag(1, 0)
     length: int = at(2, 3)
 
@@ -174,7 +204,9 @@ class LoadUnload(Cdb):
 
 @cdb(OperationCode.READ_BLOCK_LIMITS)
 class ReadBlockLimits(Cdb):
-    """READ BLOCK LIMITS: 6 bytes come in."""
+    """READ BLOCK LIMITS: 6 bytes come in, or with `object_identifier` (MLOI) 20."""
+
+    object_identifier: bool = flag(1, 0)
 
 
 @cdb(OperationCode.PREVENT_ALLOW_MEDIUM_REMOVAL)
@@ -188,8 +220,131 @@ class PreventAllowMediumRemoval(Cdb):
 class ReportDensitySupport(Cdb):
     """REPORT DENSITY SUPPORT. `media` asks about the medium in the drive only."""
 
+    medium_type: bool = flag(1, 1)
     media: bool = flag(1, 0)
     allocation_length: int = at(7, 2)
+
+
+# The explicit address command set (SSC-4 4.2.12): each command says where it begins.
+
+
+@cdb(OperationCode.READ_16)
+class Read16(Cdb):
+    """READ(16): a READ(6) from a place."""
+
+    suppress_incorrect_length: bool = flag(1, 1)
+    fixed: bool = flag(1, 0)
+    partition: int = at(3)
+    object: int = at(4, 8)
+    length: int = at(12, 3)
+
+
+@cdb(OperationCode.READ_REVERSE_16)
+class ReadReverse16(Cdb):
+    """READ REVERSE(16): a READ REVERSE(6) from a place."""
+
+    byte_order: bool = flag(1, 2)
+    suppress_incorrect_length: bool = flag(1, 1)
+    fixed: bool = flag(1, 0)
+    partition: int = at(3)
+    object: int = at(4, 8)
+    length: int = at(12, 3)
+
+
+@cdb(OperationCode.VERIFY_16)
+class Verify16(Cdb):
+    """VERIFY(16): a VERIFY(6) from a place."""
+
+    to_end_of_data: bool = flag(1, 5)
+    protected: bool = flag(1, 4)
+    by_filemarks: bool = flag(1, 3)
+    immediate: bool = flag(1, 2)
+    compare: bool = flag(1, 1)
+    fixed: bool = flag(1, 0)
+    partition: int = at(3)
+    object: int = at(4, 8)
+    length: int = at(12, 3)
+
+
+@cdb(OperationCode.WRITE_16)
+class Write16(Cdb):
+    """WRITE(16): a WRITE(6) at a place. `first` and `last` (FCS, LCS) bracket a sequence."""
+
+    first: bool = flag(1, 3)
+    last: bool = flag(1, 2)
+    fixed: bool = flag(1, 0)
+    partition: int = at(3)
+    object: int = at(4, 8)
+    length: int = at(12, 3)
+
+
+@cdb(OperationCode.WRITE_FILEMARKS_16)
+class WriteFilemarks16(Cdb):
+    """WRITE FILEMARKS(16): a WRITE FILEMARKS(6) at a place."""
+
+    first: bool = flag(1, 3)
+    last: bool = flag(1, 2)
+    immediate: bool = flag(1, 0)
+    partition: int = at(3)
+    object: int = at(4, 8)
+    count: int = at(12, 3)
+
+
+@cdb(OperationCode.ERASE_16)
+class Erase16(Cdb):
+    """ERASE(16): an ERASE(6) from a place."""
+
+    first: bool = flag(1, 3)
+    last: bool = flag(1, 2)
+    immediate: bool = flag(1, 1)
+    long: bool = flag(1, 0)
+    partition: int = at(3)
+    object: int = at(4, 8)
+
+
+# The medium as a whole
+
+
+@cdb(OperationCode.FORMAT_MEDIUM)
+class FormatMedium(Cdb):
+    """FORMAT MEDIUM. `format` 0: one partition; 1 and 2: those of the medium partition page."""
+
+    verify: bool = flag(1, 1)
+    immediate: bool = flag(1, 0)
+    format: int = bits(2, 3, 4)
+    transfer_length: int = at(3, 2)
+
+
+@cdb(OperationCode.SET_CAPACITY)
+class SetCapacity(Cdb):
+    """SET CAPACITY: use `proportion` 65535ths of the medium, empty and in one partition."""
+
+    immediate: bool = flag(1, 0)
+    proportion: int = at(3, 2)
+
+
+class Overwrite(IntEnum):
+    """What ALLOW OVERWRITE allows."""
+
+    NOTHING = 0
+    CURRENT_POSITION = 1
+    FORMAT = 2
+
+
+@cdb(OperationCode.ALLOW_OVERWRITE)
+class AllowOverwrite(Cdb):
+    """ALLOW OVERWRITE: lets one command through the append-only mode."""
+
+    allow: int = bits(2, 3, 4)
+    partition: int = at(3)
+    object: int = at(4, 8)
+
+
+@cdb(OperationCode.SERVICE_ACTION_IN_12, ServiceAction.READ_MEDIA_SERIAL_NUMBER)
+class ReadMediaSerialNumber(Cdb):
+    """READ MEDIA SERIAL NUMBER (SPC-4 6.23)."""
+
+    allocation_length: int = at(6, 4)
 
 
 def _signed(value: int, width: int) -> int:

@@ -3,6 +3,7 @@
     state.A, state.B    superblocks: identity, capacity, end of data of each partition
     part0.log           the records of partition 0 (up to `part3.log`)
     part0.idx           where they are; can be deleted
+    memory.json         attributes that hosts wrote, and counts of its use
 
 What holds after a crash at any moment: everything up to the last sync (a filemark written without
 IMMED, a rewind, an unload), and behind it a prefix of what was written since, never a mixture.
@@ -10,7 +11,7 @@ IMMED, a rewind, an unload), and behind it a prefix of what was written since, n
 
 import os
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -18,8 +19,11 @@ from pathlib import Path
 from serverfree.target.backstore.cartridge_errors import CartridgeError
 from serverfree.target.backstore.cartridge_index import BlockIndex
 from serverfree.target.backstore.cartridge_log import LOG_START, RecordLog
-from serverfree.target.backstore.cartridge_partition import Limits, Partition
+from serverfree.target.backstore.cartridge_memory import CartridgeMemory
+from serverfree.target.backstore.cartridge_partition import Partition
 from serverfree.target.backstore.cartridge_state import (
+    MAX_PARTITIONS,
+    Limits,
     PartitionState,
     State,
     Superblocks,
@@ -37,6 +41,7 @@ class Cartridge:
         self.directory = directory
         self._superblocks = superblocks
         self.partitions: list[Partition] = []
+        self.memory = CartridgeMemory.open(directory)
         self._open = True
 
     @property
@@ -46,17 +51,79 @@ class Cartridge:
 
     @property
     def capacity(self) -> int:
-        """Native bytes that each partition takes, headers and trailers counted."""
+        """Native bytes that the whole medium takes, headers and trailers counted."""
         return self._superblocks.state.capacity
+
+    @property
+    def usable(self) -> int:
+        """The native bytes of them that partitions may have (SET CAPACITY)."""
+        return self._superblocks.state.usable
 
     @property
     def write_protected(self) -> bool:
         """Return whether the write-protect switch is on."""
         return self._superblocks.state.write_protected
 
+    @property
+    def worm(self) -> bool:
+        """Return whether what is written stays: new objects come behind the end of data only."""
+        return self._superblocks.state.worm
+
+    @property
+    def change_reference(self) -> int:
+        """A number that is never 0, and another one after each change of what is on the tape."""
+        changes = sum(partition.unsynced[0] > 0 for partition in self.partitions)
+        return (self._superblocks.state.sequence + changes) % 0xFFFFFFFF + 1
+
     def protect(self, on: bool) -> None:
         """Move the write-protect switch. Raises OSError."""
         self._superblocks.publish(replace(self._superblocks.state, write_protected=on))
+
+    def format(self, capacities: Sequence[int], *, usable: int | None = None) -> None:
+        """Make the tape empty, with partitions of these capacities; host attributes go too.
+
+        `usable` sets how much of the medium partitions may have from now on. A crash at any moment
+        leaves the old partitions with all their data or the new ones with none. Raises ValueError
+        for capacities that do not fit, OSError.
+        """
+        state = self._superblocks.state
+        usable = state.usable if usable is None else usable
+        if not 1 <= len(capacities) <= MAX_PARTITIONS or min(capacities) <= 0:
+            raise ValueError(f"{len(capacities)} partitions")
+        if sum(capacities) > usable or usable > state.capacity:
+            raise ValueError(f"partitions of {sum(capacities)} bytes on a medium of {usable}")
+        generation = 1 + max(partition.generation for partition in self.partitions)
+        # 1. Logs for partitions that there were none of; nothing refers to them yet.
+        for number in range(len(self.partitions), len(capacities)):
+            RecordLog.create(self._path(number, "log"), number, state.cartridge)
+        sync_directory(self.directory)
+        # 2. From here on all partitions are the new ones: no old record is of their generation.
+        new = replace(
+            state,
+            usable=usable,
+            limits=tuple(_limits(capacity) for capacity in capacities),
+            partitions=(PartitionState(generation=generation),) * len(capacities),
+        )
+        for partition in self.partitions:
+            partition.close()
+        count, self.partitions = len(self.partitions), []
+        try:
+            self._superblocks.publish(new)
+            # 3. The old records go.
+            for number in range(count):
+                for kind in ("log", "idx"):
+                    path = self._path(number, kind)
+                    if number >= len(capacities):
+                        path.unlink(missing_ok=True)
+                    elif path.exists():
+                        os.truncate(path, LOG_START if kind == "log" else 0)
+            self.memory.attributes.clear()
+            self.memory.save()
+        finally:
+            self._open_partitions()
+
+    def _path(self, number: int, kind: str) -> Path:
+        return self.directory / f"part{number}.{kind}"
 
     def sync(self) -> None:
         """Sync every partition. Raises WriteFailed."""
@@ -80,12 +147,13 @@ class Cartridge:
 
     def _open_partitions(self) -> None:
         state = self._superblocks.state
-        limits = Limits(state.capacity, state.early_warning)
-        for number, partition in enumerate(state.partitions):
+        for number, (partition, limits) in enumerate(
+            zip(state.partitions, state.limits, strict=True)
+        ):
             with ExitStack() as undo:
-                log = RecordLog.open(self.directory / f"part{number}.log", number, state.cartridge)
+                log = RecordLog.open(self._path(number, "log"), number, state.cartridge)
                 undo.callback(log.close)
-                index = BlockIndex.open(self.directory / f"part{number}.idx")
+                index = BlockIndex.open(self._path(number, "idx"))
                 undo.callback(index.close)
                 publish = self._publisher(number)
                 self.partitions.append(Partition(log, index, partition, limits, publish))
@@ -106,12 +174,13 @@ def open_cartridge(
     capacity: int | None = None,
     *,
     early_warning: int | None = None,
+    worm: bool = False,
 ) -> Cartridge:
     """Open the cartridge in a directory; with a `capacity`, make it first if it is missing.
 
     `capacity` counts native bytes (payload, and 72 bytes for each block or filemark);
     `early_warning` says from which of them on early warning is given, and has a default of at
-    most 1 GiB before the end. Raises CartridgeError in words for people: no cartridge there, in
+    most 1 GiB before the end; a `worm` one can be written once. Raises CartridgeError in words for people: no cartridge there, in
     use by another process, another capacity than the one asked for, damage.
     """
     path = Path(directory)
@@ -119,7 +188,7 @@ def open_cartridge(
         if not Superblocks.exist(path):
             if capacity is None:
                 raise CartridgeError(f"{path}: no cartridge there")
-            _create(path, capacity, early_warning)
+            _create(path, capacity, early_warning, worm)
         superblocks = Superblocks.open(path)
         cartridge = Cartridge(path, superblocks)
         try:
@@ -136,11 +205,14 @@ def open_cartridge(
     return cartridge
 
 
-def _create(directory: Path, capacity: int, early_warning: int | None) -> None:
+def _limits(capacity: int) -> Limits:
+    return Limits(capacity, capacity - min(capacity // _WARNING_SHARE, _WARNING_LIMIT))
+
+
+def _create(directory: Path, capacity: int, early_warning: int | None, worm: bool) -> None:
     if capacity <= 0:
         raise CartridgeError(f"{directory}: a capacity of {capacity} bytes")
-    if early_warning is None:
-        early_warning = capacity - min(capacity // _WARNING_SHARE, _WARNING_LIMIT)
+    limits = _limits(capacity) if early_warning is None else Limits(capacity, early_warning)
     directory.mkdir(parents=True, exist_ok=True)
     log = directory / "part0.log"
     if log.exists() and log.stat().st_size > LOG_START:
@@ -151,5 +223,5 @@ def _create(directory: Path, capacity: int, early_warning: int | None) -> None:
     # The superblocks come last: without them there is no cartridge, and this can be done again.
     RecordLog.create(log, 0, identity)
     BlockIndex.open(directory / "part0.idx").close()
-    Superblocks.create(directory, State(identity, capacity, early_warning))
+    Superblocks.create(directory, State(identity, capacity, capacity, (limits,), worm=worm))
     sync_directory(directory.parent)

@@ -19,3 +19,11 @@ class NoRoom(CartridgeError):
 
 class WriteFailed(CartridgeError):
     """The file system refused data for another reason than room."""
+
+
+class EncryptedBlock(CartridgeError):
+    """A block cannot be opened: it needs a key."""
+
+
+class WrongKey(EncryptedBlock):
+    """A block was encrypted under another key than the one at hand."""

@@ -3,7 +3,7 @@
 All numbers are little-endian. After a file header the log holds one record per logical object:
 
     header   64 bytes  what the record is, where it belongs, a CRC32C of these 60 bytes
-    payload            the logical block; nothing for a filemark
+    payload            the logical block, coded as the header's flags say; nothing for a filemark
     trailer   8 bytes  stored length, and a CRC32C of header, payload and that length
 
 The length in the trailer lets a reader walk backwards, its CRC shows a torn or damaged record. The
@@ -16,9 +16,10 @@ was written to tape as data is never taken for records.
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import IntEnum, IntFlag
 from pathlib import Path
 from struct import Struct
+from typing import NamedTuple
 
 import google_crc32c
 
@@ -36,7 +37,7 @@ _FILE_MAGIC = b"SRVFTAPE"
 LOG_START = _FILE_HEADER.size
 
 # magic, version, type, flags, block, file, plain and stored length, previous record, generation,
-# cartridge, own offset; nothing sets flags or makes the lengths differ yet (compression will)
+# cartridge, own offset
 _HEADER = Struct("<4sBBHQQIIQI8sQ")
 _MAGIC = b"\xabSFR"
 _CRC = Struct("<I")
@@ -59,6 +60,24 @@ class RecordType(IntEnum):
     LOST = 255  # never in a log: stands in an index for an object whose record cannot be found
 
 
+class Coding(IntFlag):
+    """What was done to a block before it was stored, in this order; no flag: nothing."""
+
+    COMPRESSED = 1
+    ENCRYPTED = 2
+
+
+_CODINGS = int(Coding.COMPRESSED | Coding.ENCRYPTED)
+
+
+class StoredBlock(NamedTuple):
+    """A block as the log keeps it: its bytes, its length when decoded, and the `Coding`."""
+
+    payload: Buffer
+    length: int
+    coding: int = 0
+
+
 @dataclass(slots=True)
 class RecordHeader:
     """A record's header, its CRC checked.
@@ -75,6 +94,7 @@ class RecordHeader:
     stored_length: int
     previous: int
     generation: int
+    coding: int = 0
 
     @property
     def record_length(self) -> int:
@@ -135,6 +155,8 @@ class RecordLog:
         previous: int,
         generation: int,
         offset: int,
+        plain_length: int,
+        coding: int,
     ) -> tuple[bytes, bytes, bytes]:
         """Return a record as header, payload and trailer. The payload is not copied."""
         length = len(payload)
@@ -142,10 +164,10 @@ class RecordLog:
             _MAGIC,
             VERSION,
             kind,
-            0,
+            coding,
             block,
             file,
-            length,
+            plain_length,
             length,
             previous,
             generation,
@@ -196,9 +218,11 @@ class RecordLog:
             salt,
             place,
         ) = _HEADER.unpack_from(raw)
-        if (magic, version, flags, salt, place) != (_MAGIC, VERSION, 0, self._salt, offset):
+        if (magic, version, salt, place) != (_MAGIC, VERSION, self._salt, offset):
             return None
-        return RecordHeader(kind, block, file, length, stored_length, previous, generation)
+        if flags & ~_CODINGS:
+            return None
+        return RecordHeader(kind, block, file, length, stored_length, previous, generation, flags)
 
     def read_whole(self, offset: int, stored_length: int) -> bytes | None:
         """Return a record from header to trailer if every bit of it is as written, else None."""
@@ -210,19 +234,21 @@ class RecordLog:
             return None
         return raw
 
-    def is_record(self, raw: bytes, kind: int, block: int, generation: int) -> bool:
-        """Return whether a whole record is the one meant."""
-        magic, _, its_kind, _, its_block, _, length, _, _, its_generation, salt, _ = (
+    def block_of(self, raw: bytes, kind: int, block: int, generation: int) -> StoredBlock | None:
+        """Return what a whole record stores, None if it is not the record meant."""
+        magic, _, its_kind, flags, its_block, _, plain, length, _, its_generation, salt, _ = (
             _HEADER.unpack_from(raw)
         )
-        return (magic, its_kind, its_block, its_generation, length, salt) == (
+        if (magic, its_kind, its_block, its_generation, length, salt) != (
             _MAGIC,
             kind,
             block,
             generation,
             len(raw) - OVERHEAD,
             self._salt,
-        )
+        ):
+            return None
+        return StoredBlock(memoryview(raw)[HEADER_LENGTH : HEADER_LENGTH + length], plain, flags)
 
     def search(self, offset: int, end: int) -> Iterator[tuple[int, RecordHeader]]:
         """Yield the sound record headers from an offset on, and where each lies."""

@@ -7,9 +7,10 @@ only at the end of data; `cut` moves that end back first where a tape is overwri
 import errno
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from serverfree.scsi.device import Buffer
+from serverfree.target.backstore.cartridge_coding import decoded
 from serverfree.target.backstore.cartridge_errors import (
     DamagedRecord,
     IndexDamaged,
@@ -18,7 +19,6 @@ from serverfree.target.backstore.cartridge_errors import (
 )
 from serverfree.target.backstore.cartridge_index import BlockIndex, Entry, pack_entry
 from serverfree.target.backstore.cartridge_log import (
-    HEADER_LENGTH,
     LOG_START,
     MAX_RECORD,
     NO_PREVIOUS,
@@ -26,22 +26,14 @@ from serverfree.target.backstore.cartridge_log import (
     RecordHeader,
     RecordLog,
     RecordType,
+    StoredBlock,
 )
-from serverfree.target.backstore.cartridge_state import PartitionState
+from serverfree.target.backstore.cartridge_state import Limits, PartitionState
 
 _logger = logging.getLogger("serverfree.cartridge")
 
-_TRAILER_LENGTH = OVERHEAD - HEADER_LENGTH
 _BATCH = 1024  # filemarks written, or index entries rebuilt, at a time
 _OUT_OF_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Where a partition's log must end, and from where on early warning is given."""
-
-    capacity: int
-    early_warning: int
 
 
 class Partition:
@@ -84,6 +76,11 @@ class Partition:
     def generation(self) -> int:
         """Grows by one with each `cut`."""
         return self._now.generation
+
+    @property
+    def capacity(self) -> int:
+        """The native bytes that there is room for."""
+        return self._limits.capacity
 
     @property
     def early_warning(self) -> int:
@@ -131,30 +128,31 @@ class Partition:
     # Reading
 
     def read(self, block: int) -> memoryview:
-        """Return the whole payload at a position before the end of data; a filemark has none.
+        """Return the whole block at a position before the end of data; a filemark has none.
 
-        Raises DamagedRecord rather than return a single wrong bit.
+        Raises DamagedRecord rather than return a single wrong bit, EncryptedBlock for one that
+        only its key can open.
         """
-        return self.read_entry(block, self.entry(block))
+        return decoded(self.read_entry(block, self.entry(block)))
 
-    def read_entry(self, block: int, entry: Entry) -> memoryview:
-        """The same, with the entry at hand."""
-        payload = self._payload(block, entry)
-        if payload is None and not self._leads_to_header(block, entry):
+    def read_entry(self, block: int, entry: Entry) -> StoredBlock:
+        """Return a block as it is stored. Raises DamagedRecord."""
+        stored = self._stored(block, entry)
+        if stored is None and not self._leads_to_header(block, entry):
             # Either the index is wrong or the header is: the log as a whole can tell.
             self._rebuild(IndexDamaged(f"entry {block} leads nowhere"))
-            payload = self._payload(block, self._index.get(block))
-        if payload is None:
+            stored = self._stored(block, self._index.get(block))
+        if stored is None:
             raise DamagedRecord(f"{self._log.path}: block {block} is damaged")
-        return payload
+        return stored
 
-    def _payload(self, block: int, entry: Entry) -> memoryview | None:
+    def _stored(self, block: int, entry: Entry) -> StoredBlock | None:
         if entry.type == RecordType.LOST:
             return None
         raw = self._log.read_whole(entry.offset, entry.length)
-        if raw is None or not self._log.is_record(raw, entry.type, block, entry.generation):
+        if raw is None:
             return None
-        return memoryview(raw)[HEADER_LENGTH:-_TRAILER_LENGTH]
+        return self._log.block_of(raw, entry.type, block, entry.generation)
 
     def _leads_to_header(self, block: int, entry: Entry) -> bool:
         if entry.type == RecordType.LOST:
@@ -167,8 +165,8 @@ class Partition:
 
     # Writing
 
-    def append(self, payloads: Sequence[Buffer]) -> None:
-        """Add blocks at the end of data, in order.
+    def append(self, payloads: Sequence[Buffer | StoredBlock]) -> None:
+        """Add blocks at the end of data, in order, as they are or already coded.
 
         Raises NoRoom or WriteFailed when not all could be added: `eod` tells how many were.
         """
@@ -181,7 +179,7 @@ class Partition:
             self._append(RecordType.FILEMARK, (b"",) * batch)
             count -= batch
 
-    def _append(self, kind: RecordType, payloads: Sequence[Buffer]) -> None:
+    def _append(self, kind: RecordType, payloads: Sequence[Buffer | StoredBlock]) -> None:
         self._refuse_if_failed()
         now = self._now
         eod, offset, file, last = now.eod, now.offset, now.file, now.last
@@ -191,11 +189,16 @@ class Partition:
         entries = bytearray()
         full = False
         for payload in payloads:
+            plain, coding = len(payload), 0
+            if type(payload) is StoredBlock:
+                payload, plain, coding = payload
             length = len(payload)
             if offset + length + OVERHEAD > end:
                 full = True
                 break
-            pieces += self._log.pack(kind, eod, file, bytes(payload), last, generation, offset)
+            pieces += self._log.pack(
+                kind, eod, file, bytes(payload), last, generation, offset, plain, coding
+            )
             entries += pack_entry(eod, Entry(offset, file, length, generation, kind))
             last = offset
             offset += length + OVERHEAD

@@ -11,14 +11,16 @@ from pathlib import Path
 from struct import Struct
 
 from serverfree.target.backstore.cartridge_errors import CartridgeError
-from serverfree.target.backstore.cartridge_log import LOG_START, NO_PREVIOUS, VERSION, crc32c
+from serverfree.target.backstore.cartridge_log import LOG_START, NO_PREVIOUS, crc32c
 
-_HEAD = Struct("<8sHHIQ16sQQ")  # magic, version, partitions, flags, sequence, id, capacity, warning
-_PARTITION = Struct("<QQQQI4x")  # EOD block, EOD offset, EOD file, last record, generation
+VERSION = 2  # 1 had one partition, and its limits in the head
+_HEAD = Struct("<8sHHIQ16sQQ")  # magic, version, partitions, flags, sequence, id, capacity, usable
+# EOD block, EOD offset, EOD file, last record, generation, capacity, early warning
+_PARTITION = Struct("<QQQQI4xQQ")
 _CRC = Struct("<I")
 _MAGIC = b"SRVFSTAT"
 _SIZE = 4096
-_WRITE_PROTECTED = 1
+_WRITE_PROTECTED, _WORM = 1, 2
 MAX_PARTITIONS = 4
 NAMES = ("state.A", "state.B")
 
@@ -35,13 +37,28 @@ class PartitionState:
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """Where a partition's log must end, and from where on early warning is given."""
+
+    capacity: int
+    early_warning: int
+
+
+@dataclass(frozen=True, slots=True)
 class State:
-    """What a superblock says. `capacity` and `early_warning` are log bytes of each partition."""
+    """What a superblock says.
+
+    `capacity` counts the log bytes of the whole medium, `usable` those that SET CAPACITY left to
+    partitions. `limits` are those of each partition. A `worm` medium takes new records at the end
+    of data only.
+    """
 
     cartridge: bytes
     capacity: int
-    early_warning: int
+    usable: int
+    limits: tuple[Limits, ...]
     write_protected: bool = False
+    worm: bool = False
     partitions: tuple[PartitionState, ...] = (PartitionState(),)
     sequence: int = 0
 
@@ -51,19 +68,21 @@ class State:
             _MAGIC,
             VERSION,
             len(self.partitions),
-            _WRITE_PROTECTED if self.write_protected else 0,
+            (_WRITE_PROTECTED if self.write_protected else 0) | (_WORM if self.worm else 0),
             self.sequence,
             self.cartridge,
             self.capacity,
-            self.early_warning,
+            self.usable,
         )
-        for partition in self.partitions:
+        for partition, limits in zip(self.partitions, self.limits, strict=True):
             raw += _PARTITION.pack(
                 partition.eod,
                 partition.offset,
                 partition.file,
                 partition.last,
                 partition.generation,
+                limits.capacity,
+                limits.early_warning,
             )
         raw = raw.ljust(_SIZE - _CRC.size, b"\0")
         return raw + _CRC.pack(crc32c(raw))
@@ -73,17 +92,25 @@ class State:
         """Read a superblock, None if it is not sound."""
         if len(raw) != _SIZE or crc32c(raw[: -_CRC.size]) != _CRC.unpack(raw[-_CRC.size :])[0]:
             return None
-        magic, version, count, flags, sequence, cartridge, capacity, warning = _HEAD.unpack_from(
-            raw
-        )
+        magic, version, count, flags, sequence, cartridge, capacity, usable = _HEAD.unpack_from(raw)
         if magic != _MAGIC or version != VERSION or not 1 <= count <= MAX_PARTITIONS:
             return None
-        partitions = tuple(
-            PartitionState(*_PARTITION.unpack_from(raw, _HEAD.size + index * _PARTITION.size))
-            for index in range(count)
-        )
+        partitions, limits = [], []
+        for index in range(count):
+            *state, partition_capacity, early_warning = _PARTITION.unpack_from(
+                raw, _HEAD.size + index * _PARTITION.size
+            )
+            partitions.append(PartitionState(*state))
+            limits.append(Limits(partition_capacity, early_warning))
         return cls(
-            cartridge, capacity, warning, bool(flags & _WRITE_PROTECTED), partitions, sequence
+            cartridge,
+            capacity,
+            usable,
+            tuple(limits),
+            bool(flags & _WRITE_PROTECTED),
+            bool(flags & _WORM),
+            tuple(partitions),
+            sequence,
         )
 
 
