@@ -8,6 +8,7 @@ here; what cannot be repaired at ErrorRecoveryLevel 0 raises ProtocolError, and 
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from struct import Struct
 
 from serverfree.iscsi import sequence
@@ -15,18 +16,23 @@ from serverfree.iscsi.codes import (
     FINAL,
     IMMEDIATE,
     NO_TAG,
+    AsyncEvent,
+    CommandFlag,
     LogoutResponseCode,
     Opcode,
     RejectReason,
     ResidualFlag,
     Response,
+    Stage,
+    TaskFunction,
     TaskResponse,
 )
 from serverfree.iscsi.errors import DataDigestError, ProtocolError, RejectPdu
 from serverfree.iscsi.framing import RawPdu, Receiver, Sender
-from serverfree.iscsi.negotiation import Offer, Parameters
+from serverfree.iscsi.negotiation import Negotiation, Offer, Parameters, Role
 from serverfree.iscsi.pdu import (
     R2T,
+    AsyncMessage,
     Buffer,
     DataIn,
     DataOut,
@@ -43,7 +49,8 @@ from serverfree.iscsi.pdu import (
     TextRequest,
     TextResponse,
 )
-from serverfree.iscsi.task import DataOutTransfers, Task
+from serverfree.iscsi.task import BIDIRECTIONAL, DataOutTransfers, Task
+from serverfree.iscsi.text import Pair
 from serverfree.iscsi.transfer import data_in_pdus
 from serverfree.scsi.sense import Asc, Sense, SenseKey
 from serverfree.scsi.status import Status
@@ -58,8 +65,15 @@ OFFER = Offer(
     first_burst_length=256 << 10,
     header_digest=("CRC32C", "None"),
     data_digest=("CRC32C", "None"),
+    # In whatever order the initiator wishes to send; what we send is in order always.
+    data_pdu_in_order=False,
+    data_sequence_in_order=False,
 )
 _MAX_TEXT = 64 << 10
+# Immediate commands come beside the window, so they have a limit of their own (4.2.2.1); and what
+# comes early is kept whole, unasked, so that has one too.
+_MAX_IMMEDIATE = 32
+_MAX_EARLY = 16 << 20
 
 _NUMBERED = {
     Opcode.NOP_OUT,
@@ -70,6 +84,13 @@ _NUMBERED = {
 }
 _CMD_SN = Struct(">24xI")
 _SENSE_LENGTH = Struct(">H")
+# The functions that abort all the tasks of a unit, and those of a target (11.5.1).
+_OF_A_UNIT = (
+    TaskFunction.ABORT_TASK_SET,
+    TaskFunction.CLEAR_TASK_SET,
+    TaskFunction.LOGICAL_UNIT_RESET,
+)
+_OF_A_TARGET = (TaskFunction.TARGET_WARM_RESET, TaskFunction.TARGET_COLD_RESET)
 _COMMAND = ScsiCommand.LAYOUT
 _DATA_IN = DataIn.LAYOUT
 # What ends a task whose data did not all come, where nothing is retransmitted (7.8 b).
@@ -79,6 +100,9 @@ _GOOD = 0
 _UNDERFLOW = int(ResidualFlag.UNDERFLOW)
 _OVERFLOW = int(ResidualFlag.OVERFLOW)
 _STATUS = int(ResidualFlag.STATUS)
+_BIDI_UNDERFLOW = int(ResidualFlag.BIDI_UNDERFLOW)
+_BIDI_OVERFLOW = int(ResidualFlag.BIDI_OVERFLOW)
+_READ = int(CommandFlag.READ)
 
 Event = Task | TaskManagementRequest | TextRequest | LogoutRequest
 
@@ -110,7 +134,10 @@ class TargetConnection:
         self._max_send = parameters.max_send_data_segment_length
         self._exp_cmd_sn = exp_cmd_sn
         self._stat_sn = stat_sn
-        self._early: dict[int, RawPdu] = {}  # by CmdSN: came before one that is still missing
+        # By CmdSN: came before one that is still missing; None: taken as received, and aborted.
+        self._early: dict[int, RawPdu | None] = {}
+        self._early_bytes = 0
+        self._behind: list[RawPdu] = []  # immediate requests that concern commands still missing
         self._text = b""  # of a request that comes in several PDUs
         self._text_left: dict[int, bytes] = {}  # by transfer tag: the rest of a long answer
 
@@ -135,10 +162,24 @@ class TargetConnection:
             event = self._pdu(raw)
             if event is not None:
                 yield event
-            while self._early and (held := self._early.pop(self._exp_cmd_sn, None)):
-                event = self._pdu(held)
-                if event is not None:
-                    yield event
+            if self._early:
+                yield from self._no_longer_early()
+
+    def _no_longer_early(self) -> Iterator[Event]:
+        while self._exp_cmd_sn in self._early:
+            held = self._early.pop(self._exp_cmd_sn)
+            if held is None:
+                self._exp_cmd_sn = self._exp_cmd_sn + 1 & 0xFFFFFFFF
+                continue
+            self._early_bytes -= len(held[2])
+            event = self._pdu(held)
+            if event is not None:
+                yield event
+        behind, self._behind = self._behind, []
+        for raw in behind:
+            event = self._pdu(raw)
+            if event is not None:
+                yield event
 
     def _pdu(self, raw: RawPdu) -> Event | None:
         bhs = raw[0]
@@ -182,10 +223,34 @@ class TargetConnection:
         """Hold what is early, ignore what is outside the window (RFC 7143 4.2.2.1).
 
         On a single connection nothing is early unless the initiator skips numbers; the window
-        bounds what is held.
+        bounds how many are held, and there is a bound for their data.
         """
-        if sequence.in_window(cmd_sn, self._exp_cmd_sn, self._max_cmd_sn()):
-            self._early[cmd_sn] = tuple(memoryview(bytes(part)) for part in raw)  # type: ignore[assignment]
+        if cmd_sn not in self._early and sequence.in_window(
+            cmd_sn, self._exp_cmd_sn, self._max_cmd_sn()
+        ):
+            self._early_bytes += len(raw[2])
+            if self._early_bytes > _MAX_EARLY:
+                raise ProtocolError("too much data before the commands that it waits for")
+            self._early[cmd_sn] = _kept(raw)
+
+    def take_as_received(self, request: TaskManagementRequest) -> bool:
+        """Tell if an ABORT TASK is for a command that is still to come; that is then aborted.
+
+        11.6.1: so it is if RefCmdSN lies in the window and before the request.
+        """
+        ahead = sequence.distance(request.ref_cmd_sn, request.cmd_sn) > 0
+        missing = ahead and sequence.in_window(
+            request.ref_cmd_sn, self._exp_cmd_sn, self._max_cmd_sn()
+        )
+        if missing:
+            self._plug(request.ref_cmd_sn)
+        return missing
+
+    def _plug(self, cmd_sn: int) -> None:
+        held = self._early.get(cmd_sn)
+        if held is not None:
+            self._early_bytes -= len(held[2])
+        self._early[cmd_sn] = None
 
     def _unexpected(self, opcode: int) -> RejectPdu:
         if opcode == Opcode.SNACK_REQUEST:
@@ -199,8 +264,10 @@ class TargetConnection:
         if tag in self.tasks:
             raise RejectPdu(RejectReason.TASK_IN_PROGRESS, f"task tag {tag:08X}h is in use")
         task = Task(lun, tag, length, cdb, flags, first & IMMEDIATE != 0)
-        if raw[1]:
-            task.cdb = _extended_cdb(cdb, raw[1])
+        if task.immediate and len(self.tasks) >= QUEUE_DEPTH + _MAX_IMMEDIATE:
+            raise RejectPdu(RejectReason.IMMEDIATE_COMMAND_REJECT, "too many commands")
+        if raw[1] or flags & BIDIRECTIONAL == BIDIRECTIONAL:
+            task.read_additional_headers(raw[1])
         data = raw[2]
         if data or not flags & FINAL:
             self.transfers.begin(task, data, flags & FINAL != 0)
@@ -209,6 +276,8 @@ class TargetConnection:
     def _data_out(self, raw: RawPdu) -> Task | None:
         task = self.transfers.receive(DataOut.unpack(raw[0], raw[2]))
         if task is not None and task.unsound:
+            if task.transfer is not None and task.transfer.abandoned:
+                return task
             self.reply(task, Status.CHECK_CONDITION, sense=_DATA_MISSING)
             return None
         self._ask()
@@ -223,10 +292,30 @@ class TargetConnection:
                 self._send(NopIn(nop.lun, nop.initiator_task_tag, data=echo))
             return None
         if opcode == Opcode.TASK_MANAGEMENT_REQUEST:
-            return TaskManagementRequest.unpack(bhs, data)
+            return self._task_management(raw)
         if opcode == Opcode.LOGOUT_REQUEST:
             return LogoutRequest.unpack(bhs, data)
         return self._text_request(TextRequest.unpack(bhs, bytes(data)))
+
+    def _task_management(self, raw: RawPdu) -> TaskManagementRequest | None:
+        """Give out a request in its place among the commands, also if it came immediate.
+
+        4.2.3.3 b: a function of a unit waits for the commands before it; one of a target need not,
+        and takes them as received.
+        """
+        request = TaskManagementRequest.unpack(raw[0], raw[2])
+        missing = sequence.distance(self._exp_cmd_sn, request.cmd_sn) if request.immediate else 0
+        if not 0 < missing <= QUEUE_DEPTH:
+            return request
+        if request.function in _OF_A_UNIT:
+            if len(self._behind) >= _MAX_IMMEDIATE:
+                raise RejectPdu(RejectReason.IMMEDIATE_COMMAND_REJECT, "too many requests")
+            self._behind.append(_kept(raw))
+            return None
+        if request.function in _OF_A_TARGET:
+            for ahead in range(missing):
+                self._plug(sequence.add(self._exp_cmd_sn, ahead))
+        return request
 
     def _text_request(self, request: TextRequest) -> TextRequest | None:
         """Join a request of several PDUs, hand out a long answer in parts (11.10, 11.11)."""
@@ -255,7 +344,8 @@ class TargetConnection:
 
         If not, R2Ts go out as MaxOutstandingR2T and memory allow, and `events` gives the task
         again. Either way the task's `data` is then cut to what the command takes, and the
-        response counts the residual against `length`.
+        response counts the residual against `length`. A task that was given to `abandon` comes
+        again too, for the last time.
         """
         complete = self.transfers.solicit(task, length)
         if not complete:
@@ -291,11 +381,15 @@ class TargetConnection:
         """
         expected = task.expected_data_transfer_length
         length = len(data)
-        if task.flags & 0x60 == 0x40:  # a read
+        direction = task.flags & BIDIRECTIONAL
+        if direction == _READ:
             moved = length
             if length > expected:
                 data = memoryview(data)[:expected]
                 length = expected
+        elif direction == BIDIRECTIONAL:
+            self._reply_bidirectional(task, status, data, sense)
+            return
         else:
             moved = task.solicited
             if length:  # nobody has room for it
@@ -351,6 +445,32 @@ class TargetConnection:
             )
         )
 
+    def _reply_bidirectional(self, task: Task, status: int, data: Buffer, sense: bytes) -> None:
+        """End a task of both directions: each has its residual, status is never in a Data-In."""
+        expected, room = task.expected_data_transfer_length, task.expected_read_length
+        out, back = task.solicited - expected, len(data) - room
+        flags = FINAL
+        if out:
+            flags |= _OVERFLOW if out > 0 else _UNDERFLOW
+        if back:
+            flags |= _BIDI_OVERFLOW if back > 0 else _BIDI_UNDERFLOW
+        if task.initiator_task_tag in self.tasks:
+            self.transfers.forget(task)
+            self._ask()
+        data_sn = self._data_in(task, memoryview(data)[:room], 0, 0, with_status=False)
+        self._send(
+            ScsiResponse(
+                task.initiator_task_tag,
+                flags,
+                Response.COMPLETED,
+                status,
+                exp_data_sn=data_sn,
+                bidi_residual_count=abs(back),
+                residual_count=abs(out),
+                data=_SENSE_LENGTH.pack(len(sense)) + sense if sense else b"",
+            )
+        )
+
     def _data_in(
         self, task: Task, data: Buffer, flags: int, residual: int, *, with_status: bool
     ) -> int:
@@ -383,6 +503,17 @@ class TargetConnection:
             self.transfers.forget(task)
             self._ask()
 
+    def abandon(self, task: Task) -> bool:
+        """End a task without a response; False if `events` will give it once its data is through.
+
+        What was asked for has to be waited for where the response to an abort of several tasks is
+        to come after it (4.2.3.3 a).
+        """
+        gone = self.transfers.abandon(task)
+        if gone:
+            self._ask()
+        return gone
+
     # ---------------------------------------------------------------- other answers
 
     def reply_task_management(self, request: TaskManagementRequest, response: TaskResponse) -> None:
@@ -405,6 +536,39 @@ class TargetConnection:
             self._text_left[response.target_transfer_tag] = rest
         self._send(response)
 
+    def negotiate(self, pairs: list[Pair]) -> list[Pair]:
+        """Return the answers to keys in full feature phase: what may change then, does (13).
+
+        Raises ProtocolError for what breaks the rules; nothing has changed then.
+        """
+        negotiation = Negotiation(Role.TARGET, OFFER, parameters=replace(self.parameters))
+        answers = negotiation.receive(pairs, Stage.FULL_FEATURE)
+        self._max_send = negotiation.parameters.max_send_data_segment_length
+        self.parameters.max_send_data_segment_length = self._max_send
+        return answers
+
+    def ping(self) -> None:
+        """Ask the initiator for a sign of life (11.19); any PDU will do."""
+        # 11.19.1: of a NOP-In that answers nothing, StatSN is the next one and stays so.
+        self._send(NopIn(target_transfer_tag=self.transfers.new_tag()), advance=False)
+
+    def tell(self, event: AsyncEvent, *parameters: int, data: bytes = b"") -> None:
+        """Send an Asynchronous Message, its parameters from Parameter1 on (11.9)."""
+        first, second, third = (*parameters, 0, 0, 0)[:3]
+        self._send(
+            AsyncMessage(
+                0,
+                0,
+                0,
+                0,
+                event,
+                parameter1=first,
+                parameter2=second,
+                parameter3=third,
+                data=_SENSE_LENGTH.pack(len(data)) + data if data else b"",
+            )
+        )
+
     def reject(self, reason: RejectReason, bhs: bytes) -> None:
         """Refuse a PDU whose fault only the shell could see."""
         self._send(Reject(reason, data=bhs))
@@ -413,7 +577,12 @@ class TargetConnection:
 
     def _max_cmd_sn(self) -> int:
         """The window is the queue's free places; it never closes behind commands in flight."""
-        return self._exp_cmd_sn + (QUEUE_DEPTH - 1 - len(self.tasks)) & 0xFFFFFFFF
+        taken = len(self.tasks)
+        if (
+            taken > QUEUE_DEPTH
+        ):  # by immediate commands; 4.2.2.1: a closed window is as far as it goes
+            taken = QUEUE_DEPTH
+        return self._exp_cmd_sn + (QUEUE_DEPTH - 1 - taken) & 0xFFFFFFFF
 
     def _send(self, pdu: TargetPdu, *, advance: bool = True, stat_sn: int | None = None) -> None:
         pdu.stat_sn = self._stat_sn if stat_sn is None else stat_sn
@@ -425,12 +594,7 @@ class TargetConnection:
         self._sender.put(self.output, pdu.pack(), (data,), len(data))
 
 
-def _extended_cdb(cdb: bytes, ahs: memoryview) -> bytes:
-    """Return the CDB with its Extended CDB additional header behind it (11.2.2.3)."""
-    at = 0
-    while at + 4 <= len(ahs):
-        length = ahs[at] << 8 | ahs[at + 1]
-        if ahs[at + 2] == 0x01 and length:
-            return cdb + bytes(ahs[at + 4 : at + 3 + length])
-        at += 3 + length + (-(3 + length) & 3)
-    return cdb
+def _kept(raw: RawPdu) -> RawPdu:
+    """Return a PDU that outlives the bytes that it came in."""
+    bhs, ahs, data = (memoryview(bytes(part)) for part in raw)
+    return bhs, ahs, data

@@ -1,5 +1,6 @@
 """SCSI tasks at the target, and how their data-out is collected (RFC 7143 4.2.5.2, 11.7, 11.8)."""
 
+from bisect import bisect
 from collections import deque
 from collections.abc import Iterator
 from struct import Struct
@@ -15,6 +16,11 @@ from serverfree.iscsi.transfer import BufferPool
 # task whose data would not fit waits for its R2Ts until others have finished.
 PENDING_DATA = 32 << 20
 _IDLE_DATA = 8 << 20
+# Gaps that a sequence in no order may have at a time: its bookkeeping must not outgrow its data.
+_MAX_GAPS = 16384
+
+BIDIRECTIONAL = int(CommandFlag.READ | CommandFlag.WRITE)
+_EXTENDED_CDB, _READ_LENGTH = 1, 2  # AHSType, 11.2.2.1
 
 # Of a Data-Out header: opcode, initiator task tag, target transfer tag, buffer offset.
 _PLACE = Struct(">B15xII16xI")
@@ -24,13 +30,15 @@ class Task:
     """A SCSI command on a connection, from its arrival to its response.
 
     `data` is what came out for it; `solicited` how many bytes of data-out the command really
-    takes, which is what residuals are counted against. `owner` is the shell's to use.
+    takes, which is what residuals are counted against. `expected_read_length` is there only where
+    READ and WRITE are both in `flags` (11.2.2.4). `owner` is the shell's to use.
     """
 
     __slots__ = (
         "cdb",
         "data",
         "expected_data_transfer_length",
+        "expected_read_length",
         "flags",
         "immediate",
         "initiator_task_tag",
@@ -56,13 +64,33 @@ class Task:
         self.transfer: Transfer | None = None
         self.unsound = False  # data is missing; `data` must not be used
 
+    def read_additional_headers(self, ahs: memoryview) -> None:
+        """Take in the rest of a long CDB and how much a command of both directions reads (11.2.2).
+
+        Raises RejectPdu where that length is missing.
+        """
+        read_length: int | None = None
+        at = 0
+        while at + 4 <= len(ahs):
+            length = ahs[at] << 8 | ahs[at + 1]
+            if ahs[at + 2] == _EXTENDED_CDB and length:
+                self.cdb += bytes(ahs[at + 4 : at + 3 + length])
+            elif ahs[at + 2] == _READ_LENGTH and length == 5 and at + 8 <= len(ahs):
+                read_length = int.from_bytes(ahs[at + 4 : at + 8], "big")
+            at += 3 + length + (-(3 + length) & 3)
+        if self.flags & BIDIRECTIONAL == BIDIRECTIONAL:
+            if read_length is None:
+                raise RejectPdu(RejectReason.INVALID_PDU_FIELD, "both ways, and no length to read")
+            self.expected_read_length = read_length
+
 
 class Transfer:
     """The data-out of one task while it is being collected."""
 
-    __slots__ = ("ask_from", "asked", "memory", "r2t_sn", "unsolicited", "wanted")
+    __slots__ = ("abandoned", "ask_from", "asked", "memory", "r2t_sn", "unsolicited", "wanted")
 
     def __init__(self, unsolicited: "_Burst | None") -> None:
+        self.abandoned = False
         self.memory = bytearray()
         self.wanted = 0
         self.unsolicited = unsolicited
@@ -72,14 +100,41 @@ class Transfer:
 
 
 class _Burst:
-    """A sequence of Data-Out PDUs: the bytes `offset`..`end` are still to come."""
+    """A sequence of Data-Out PDUs that ends at `end`; what lies before `offset` has come.
 
-    __slots__ = ("data_sn", "end", "offset")
+    `ahead` is what came behind a gap, disjoint and ascending: DataPDUInOrder=No allows it.
+    """
+
+    __slots__ = ("ahead", "data_sn", "end", "offset")
 
     def __init__(self, offset: int, end: int) -> None:
         self.offset = offset
         self.end = end
         self.data_sn = 0
+        self.ahead: list[tuple[int, int]] = []
+
+    def take(self, start: int, end: int, *, in_order: bool) -> bool:
+        """Note that these bytes have come; tell if they might: not twice, not outside, in order."""
+        ahead = self.ahead
+        if start == self.offset and not ahead:
+            self.offset = end
+            return end <= self.end
+        if in_order or len(ahead) >= _MAX_GAPS:
+            return False
+        at = bisect(ahead, (start, end))
+        before = ahead[at - 1][1] if at else self.offset
+        behind = ahead[at][0] if at < len(ahead) else self.end
+        if start < before or end > behind:
+            return False
+        if at and start == before:
+            at -= 1
+            start = ahead.pop(at)[0]
+        if at < len(ahead) and end == behind:
+            end = ahead.pop(at)[1]
+        ahead.insert(at, (start, end))
+        if ahead[0][0] == self.offset:
+            self.offset = ahead.pop(0)[1]
+        return True
 
 
 class DataOutTransfers:
@@ -137,8 +192,8 @@ class DataOutTransfers:
     def receive(self, pdu: DataOut) -> Task | None:
         """Take in a Data-Out; return its task when nothing more is to come for it.
 
-        Data that is missing or out of order makes the task `unsound`: nothing more is asked for,
-        and it ends when every sequence that was has had its final PDU (7.8, 7.9).
+        Data that is missing, or not in an order that was agreed, makes the task `unsound`: nothing
+        more is asked for; it ends when every sequence that was has had its final PDU (7.8, 7.9).
         """
         task = self.tasks.get(pdu.initiator_task_tag)
         if task is None or task.transfer is None:
@@ -151,16 +206,15 @@ class DataOutTransfers:
             raise RejectPdu(RejectReason.PROTOCOL_ERROR, "Data-Out that nobody asked for")
         end = pdu.buffer_offset + len(pdu.data)
         if (
-            pdu.data_sn != burst.data_sn
-            or pdu.buffer_offset != burst.offset
-            or end > burst.end
-            or (solicited and pdu.final and end != burst.end)
+            task.unsound
+            or pdu.data_sn != burst.data_sn
+            or not burst.take(pdu.buffer_offset, end, in_order=self._parameters.data_pdu_in_order)
+            or (pdu.final and (burst.ahead or (solicited and burst.offset != burst.end)))
         ):
             task.unsound = True
         if not task.unsound:
             self._store(transfer, pdu.buffer_offset, pdu.data)
             burst.data_sn += 1
-            burst.offset = end
         if not pdu.final:
             return None
         if solicited:
@@ -168,7 +222,7 @@ class DataOutTransfers:
             self._asking.append(task)
         else:
             transfer.unsolicited = None
-            transfer.ask_from = end
+            transfer.ask_from = burst.offset
             self._waiting.append(task)
         if task.unsound:
             transfer.ask_from = transfer.wanted
@@ -224,6 +278,19 @@ class DataOutTransfers:
         self.tasks[task.initiator_task_tag] = task
         if task.data and task.transfer is None:
             task.data = bytes(task.data)
+
+    def abandon(self, task: Task) -> bool:
+        """The task is aborted. Tell if it is gone; else `receive` returns it when it can be.
+
+        What was asked for is still waited for, to go nowhere (4.2.3.3 a); no more is asked for.
+        """
+        transfer = task.transfer
+        if transfer is None or not (transfer.asked or transfer.unsolicited):
+            self.forget(task)
+            return True
+        transfer.abandoned = task.unsound = True
+        transfer.ask_from = transfer.wanted
+        return False
 
     def forget(self, task: Task) -> None:
         """The task is answered, or will never be."""
