@@ -20,12 +20,12 @@ try() {
 	record --login >/dev/null
 	local disk agreed
 	disk=$(disk storage d0)
-	head -c 500224 /dev/urandom >pattern
-	dd if=pattern of="$disk" bs=250112 oflag=direct status=none
+	head -c 500736 /dev/urandom >pattern
+	dd if=pattern of="$disk" bs=250368 oflag=direct status=none
 	dd if=pattern of="$disk" bs=512 count=20 oflag=direct status=none
 	agreed=$(iscsiadm -m session -P 2 | grep -oE '(InitialR2T|ImmediateData|FirstBurstLength|MaxBurstLength): [A-Za-z0-9]+' | tr '\n' ' ')
-	same "$agreed" "$(sum pattern)" "$(head -c 500224 "$disk" | sum)"
-	same "on the host" "$(sum pattern)" "$(host sha256 d0 0 500224)"
+	same "$agreed" "$(sum pattern)" "$(head -c 500736 "$disk" | sum)"
+	same "on the host" "$(sum pattern)" "$(host sha256 d0 0 500736)"
 	record --logout >/dev/null
 }
 
