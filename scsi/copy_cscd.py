@@ -68,7 +68,7 @@ class InvalidField(ValueError):
     """A field of a descriptor: its byte there, and its leftmost bit where it is no whole byte."""
 
     def __init__(self, byte: int, bit: int | None = None) -> None:
-        super().__init__(f"byte {byte} of a CSCD descriptor is wrong")
+        super().__init__(f"byte {byte} of the descriptor is wrong")
         self.byte = byte
         self.bit = bit
 

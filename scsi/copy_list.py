@@ -15,11 +15,8 @@ from serverfree.scsi.copy_results import OperatingParameters
 from serverfree.scsi.copy_segments import (
     LENGTH_EXCLUDES,
     SEGMENT_TYPES,
-    BlockToStream,
     InlineToStream,
     Segment,
-    StreamToBlock,
-    StreamToDiscard,
 )
 from serverfree.scsi.device import Buffer
 from serverfree.scsi.errors import CheckCondition, illegal_request
@@ -171,22 +168,36 @@ def _unpack_segments(data: Buffer, at: int, end: int, limits: OperatingParameter
             raise _illegal(Asc.UNSUPPORTED_SEGMENT_DESCRIPTOR_TYPE_CODE, at)
         if at + kind.LENGTH > end:
             raise _length_error()
-        if int.from_bytes(data[at + 2 : at + 4], "big") != kind.LENGTH - LENGTH_EXCLUDES:
-            raise _illegal(Asc.INVALID_FIELD_IN_PARAMETER_LIST, at + 2)
-        segment = kind.unpack(data, at)
+        length = int.from_bytes(data[at + 2 : at + 4], "big") + LENGTH_EXCLUDES
+        if length != kind.LENGTH:
+            if not kind.VARIABLE or length < kind.LENGTH or length % 4:
+                raise _illegal(Asc.INVALID_FIELD_IN_PARAMETER_LIST, at + 2)
+            if at + length > end:
+                raise _length_error()
+        try:
+            segment = kind.unpack(data, at)
+        except InvalidField as wrong:
+            raise _illegal(
+                Asc.INVALID_FIELD_IN_PARAMETER_LIST, at + wrong.byte, wrong.bit
+            ) from None
         _check_segment(segment, at)
         segments.append(segment)
-        at += kind.LENGTH
+        at += length
     return segments
 
 
-_STREAM_FUNCTIONS = (BlockToStream, StreamToBlock, InlineToStream, StreamToDiscard)
+_TRANSFER_LENGTHS = (
+    ("stream_transfer_length", 9),
+    ("source_transfer_length", 9),
+    ("destination_transfer_length", 13),
+)
 
 
 def _check_segment(segment: Segment, at: int) -> None:
-    if isinstance(segment, _STREAM_FUNCTIONS) and not segment.stream_transfer_length:
-        # A tape command of no bytes moves nothing, however often it is repeated.
-        raise _illegal(Asc.INVALID_FIELD_IN_PARAMETER_LIST, at + 9)
+    for name, byte in _TRANSFER_LENGTHS:
+        if getattr(segment, name, 1) == 0:
+            # A tape command of no bytes moves nothing, however often it is repeated.
+            raise _illegal(Asc.INVALID_FIELD_IN_PARAMETER_LIST, at + byte)
     if isinstance(segment, InlineToStream) and segment.inline_offset % 4:
         raise _illegal(Asc.INVALID_FIELD_IN_PARAMETER_LIST, at + 12)
 

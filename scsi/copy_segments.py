@@ -1,14 +1,17 @@
 """Segment descriptors of EXTENDED COPY: one copy function each (SPC-4 6.4.6).
 
-A copy can hold thousands of them, so they are plain structs. Reserved fields are written as zero
-and not looked at when read (SPC-4 3.5 leaves that to the recipient); the length that a descriptor
+A copy can hold thousands of them, so they are plain structs. A class declares its fields in the
+order of the wire and the struct that carries them; reserved fields are pad bytes, written as zero
+and not looked at when read (SPC-4 3.5 leaves that to the recipient). The length that a descriptor
 states for itself is judged by `scsi.copy_list` before a descriptor is read here.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from struct import Struct
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar, cast, dataclass_transform
 
+from serverfree.scsi.copy_cscd import InvalidField
 from serverfree.scsi.device import Buffer
 
 HEADER_LENGTH = 8  # SPC-4 table 147
@@ -16,26 +19,100 @@ LENGTH_EXCLUDES = 4  # DESCRIPTOR LENGTH counts what follows it
 
 _CAT = 0x01
 _DC = 0x02
-_W_IMMED = 0x01
 _24_BITS = 0xFFFFFF
-
-_BLOCK_STREAM = Struct(">BBHHHIxxHQ")
-_BLOCK_BLOCK = Struct(">BBHHHxxHQQ")
-_INLINE_STREAM = Struct(">BBHHHIII")
-_STREAM_DISCARD = Struct(">BBHHHII")
-_TAPE_FUNCTION = Struct(">BBHHHI")
+_FLAGS = {"cat": _CAT, "dc": _DC}
 
 
 @dataclass(slots=True)
-class _BetweenBlockAndStream:
-    """What tables 149 and 150 have in common: all but the direction.
+class Segment:
+    """A segment descriptor. `LENGTH` is all of it, of a descriptor with `VARIABLE` the least.
+
+    Descriptors with `HOLDS` also hold a copy of the processed data for the application client
+    (5.17.4.5). `source` and `destination` are CSCD DESCRIPTOR IDs (table 148).
+    """
+
+    TYPE: ClassVar[int]
+    LENGTH: ClassVar[int]
+    VARIABLE: ClassVar[bool] = False
+    HOLDS: ClassVar[bool] = False
+    _STRUCT: ClassVar[Struct]
+    _FIELDS: ClassVar[tuple[tuple[str, int, bool], ...]]  # name, mask on the wire, is it a flag
+    _FLAG_BITS: ClassVar[tuple[tuple[str, int], ...]]  # of byte 1
+
+    def pack(self) -> bytes:
+        """The descriptor on the wire."""
+        return self._pack_head(self.LENGTH)
+
+    @classmethod
+    def unpack(cls, data: Buffer, at: int = 0) -> Self:
+        """Read the descriptor that lies `at` bytes into the data.
+
+        Raises InvalidField where one of variable length contradicts itself.
+        """
+        return cls(**cls._unpack_head(data, at))
+
+    def _pack_head(self, length: int) -> bytes:
+        flags = 0
+        for name, bit in self._FLAG_BITS:
+            if getattr(self, name):
+                flags |= bit
+        values = [getattr(self, name) for name, _, _ in self._FIELDS]
+        return self._STRUCT.pack(self.TYPE, flags, length - LENGTH_EXCLUDES, *values)
+
+    @classmethod
+    def _unpack_head(cls, data: Buffer, at: int) -> dict[str, Any]:
+        _, flags, _, *values = cls._STRUCT.unpack_from(data, at)
+        head: dict[str, Any] = {
+            name: bool(value & 1) if is_flag else value & mask
+            for (name, mask, is_flag), value in zip(cls._FIELDS, values, strict=True)
+        }
+        for name, bit in cls._FLAG_BITS:
+            head[name] = bool(flags & bit)
+        return head
+
+
+_Class = TypeVar("_Class", bound=type[Segment])
+
+
+@dataclass_transform()
+def _segment(code: int, form: str, *, more: int = 0) -> Callable[[_Class], _Class]:
+    """Make a descriptor class of a declaration.
+
+    `form` is the struct behind DESCRIPTOR LENGTH. The last `more` fields besides the flags of
+    byte 1 are not in it: the class reads and writes them itself.
+    """
+
+    def declare(declared: _Class) -> _Class:
+        made: Any = dataclass(slots=True)(declared)
+        made.TYPE, made._STRUCT = code, Struct(">BBH" + form)
+        made.LENGTH = made._STRUCT.size
+        made._FLAG_BITS = tuple(
+            (each.name, _FLAGS[each.name]) for each in fields(made) if each.name in _FLAGS
+        )
+        plain = [each for each in fields(made) if each.name not in _FLAGS]
+        made._FIELDS = tuple(
+            (
+                each.name,
+                _24_BITS if each.name.endswith("transfer_length") else -1,
+                each.type is bool,
+            )
+            for each in plain[: len(plain) - more]
+        )
+        return cast(_Class, made)
+
+    return declare
+
+
+# ---------------------------------------------------------------------- data from here to there
+
+
+@_segment(0x00, "HHIxxHQ")
+class BlockToStream(Segment):
+    """00h: whole blocks of a disk to a tape (table 149).
 
     `stream_transfer_length` is what each tape command takes, in bytes or, on a CSCD with FIXED
     set, in blocks (table 138).
     """
-
-    TYPE: ClassVar[int]
-    LENGTH: ClassVar[int] = _BLOCK_STREAM.size
 
     source: int
     destination: int
@@ -44,49 +121,25 @@ class _BetweenBlockAndStream:
     lba: int
     cat: bool = False
 
-    def pack(self) -> bytes:
-        """The descriptor on the wire."""
-        return _BLOCK_STREAM.pack(
-            self.TYPE,
-            self.cat,
-            self.LENGTH - LENGTH_EXCLUDES,
-            self.source,
-            self.destination,
-            self.stream_transfer_length,
-            self.number_of_blocks,
-            self.lba,
-        )
 
-    @classmethod
-    def unpack(cls, data: Buffer, at: int = 0) -> Self:
-        """Read the descriptor that lies `at` bytes into the data."""
-        _, flags, _, source, destination, length, blocks, lba = _BLOCK_STREAM.unpack_from(data, at)
-        return cls(source, destination, length & _24_BITS, blocks, lba, bool(flags & _CAT))
-
-
-class BlockToStream(_BetweenBlockAndStream):
-    """00h: whole blocks of a disk to a tape (table 149)."""
-
-    __slots__ = ()
-    TYPE = 0x00
-
-
-class StreamToBlock(_BetweenBlockAndStream):
+@_segment(0x01, "HHIxxHQ")
+class StreamToBlock(Segment):
     """01h: from a tape into whole blocks of a disk (table 150)."""
 
-    __slots__ = ()
-    TYPE = 0x01
+    source: int
+    destination: int
+    stream_transfer_length: int
+    number_of_blocks: int
+    lba: int
+    cat: bool = False
 
 
-@dataclass(slots=True)
-class BlockToBlock:
+@_segment(0x02, "HHxxHQQ")
+class BlockToBlock(Segment):
     """02h: blocks of a disk to a disk (table 151).
 
     `number_of_blocks` counts blocks of the source, or with `dc` blocks of the destination.
     """
-
-    TYPE: ClassVar[int] = 0x02
-    LENGTH: ClassVar[int] = _BLOCK_BLOCK.size
 
     source: int
     destination: int
@@ -96,45 +149,25 @@ class BlockToBlock:
     cat: bool = False
     dc: bool = False
 
-    def pack(self) -> bytes:
-        """The descriptor on the wire."""
-        return _BLOCK_BLOCK.pack(
-            self.TYPE,
-            self.dc << 1 | self.cat,
-            self.LENGTH - LENGTH_EXCLUDES,
-            self.source,
-            self.destination,
-            self.number_of_blocks,
-            self.source_lba,
-            self.destination_lba,
-        )
 
-    @classmethod
-    def unpack(cls, data: Buffer, at: int = 0) -> "BlockToBlock":
-        """Read the descriptor that lies `at` bytes into the data."""
-        _, flags, _, source, destination, blocks, source_lba, destination_lba = (
-            _BLOCK_BLOCK.unpack_from(data, at)
-        )
-        return cls(
-            source,
-            destination,
-            blocks,
-            source_lba,
-            destination_lba,
-            bool(flags & _CAT),
-            bool(flags & _DC),
-        )
+@_segment(0x03, "HHIII")
+class StreamToStream(Segment):
+    """03h: from a tape to a tape, to the byte (table 152)."""
+
+    source: int
+    destination: int
+    source_transfer_length: int
+    destination_transfer_length: int
+    number_of_bytes: int
+    cat: bool = False
 
 
-@dataclass(slots=True)
-class InlineToStream:
+@_segment(0x04, "xxHIII")
+class InlineToStream(Segment):
     """04h: inline data of the parameter list to a tape (table 153).
 
     `inline_offset` counts from the start of the inline data and is a multiple of 4.
     """
-
-    TYPE: ClassVar[int] = 0x04
-    LENGTH: ClassVar[int] = _INLINE_STREAM.size
 
     destination: int
     stream_transfer_length: int
@@ -142,63 +175,159 @@ class InlineToStream:
     number_of_bytes: int
     cat: bool = False
 
+
+@_segment(0x05, "xxHIHxx", more=1)
+class EmbeddedToStream(Segment):
+    """05h: data of the descriptor itself to a tape (table 154).
+
+    On the wire the data is padded with zeros to a multiple of 4.
+    """
+
+    VARIABLE = True
+
+    destination: int
+    stream_transfer_length: int
+    data: bytes
+    cat: bool = False
+
+    @property
+    def number_of_bytes(self) -> int:
+        """EMBEDDED DATA NUMBER OF BYTES."""
+        return len(self.data)
+
     def pack(self) -> bytes:
         """The descriptor on the wire."""
-        return _INLINE_STREAM.pack(
+        padding = bytes(-len(self.data) % 4)
+        length = self.LENGTH + len(self.data) + len(padding)
+        head = self._STRUCT.pack(
             self.TYPE,
             self.cat,
-            self.LENGTH - LENGTH_EXCLUDES,
-            0,
+            length - LENGTH_EXCLUDES,
             self.destination,
             self.stream_transfer_length,
-            self.inline_offset,
-            self.number_of_bytes,
+            len(self.data),
         )
+        return head + self.data + padding
 
     @classmethod
-    def unpack(cls, data: Buffer, at: int = 0) -> "InlineToStream":
-        """Read the descriptor that lies `at` bytes into the data."""
-        _, flags, _, _, destination, length, offset, count = _INLINE_STREAM.unpack_from(data, at)
-        return cls(destination, length & _24_BITS, offset, count, bool(flags & _CAT))
+    def unpack(cls, data: Buffer, at: int = 0) -> "EmbeddedToStream":
+        """Read it. Raises InvalidField for more bytes than the descriptor has."""
+        _, flags, length, destination, transfer, size = cls._STRUCT.unpack_from(data, at)
+        if size > length + LENGTH_EXCLUDES - cls.LENGTH:
+            raise InvalidField(12)
+        start = at + cls.LENGTH
+        return cls(
+            destination, transfer & _24_BITS, bytes(data[start : start + size]), bool(flags & _CAT)
+        )
 
 
-@dataclass(slots=True)
-class StreamToDiscard:
+@_segment(0x06, "HxxII")
+class StreamToDiscard(Segment):
     """06h: read from a tape and let go of `number_of_bytes` (table 155)."""
-
-    TYPE: ClassVar[int] = 0x06
-    LENGTH: ClassVar[int] = _STREAM_DISCARD.size
 
     source: int
     stream_transfer_length: int
     number_of_bytes: int
     cat: bool = False
 
-    def pack(self) -> bytes:
-        """The descriptor on the wire."""
-        return _STREAM_DISCARD.pack(
-            self.TYPE,
-            self.cat,
-            self.LENGTH - LENGTH_EXCLUDES,
-            self.source,
-            0,
-            self.stream_transfer_length,
-            self.number_of_bytes,
-        )
 
-    @classmethod
-    def unpack(cls, data: Buffer, at: int = 0) -> "StreamToDiscard":
-        """Read the descriptor that lies `at` bytes into the data."""
-        _, flags, _, source, _, length, count = _STREAM_DISCARD.unpack_from(data, at)
-        return cls(source, length & _24_BITS, count, bool(flags & _CAT))
+@_segment(0x08, "HHIIQxxH")
+class BlockRangeToStream(Segment):
+    """08h: bytes of a disk to a tape (table 157); `byte_offset` is that in the first block."""
+
+    source: int
+    destination: int
+    stream_transfer_length: int
+    number_of_bytes: int
+    lba: int
+    byte_offset: int
+    cat: bool = False
 
 
-@dataclass(slots=True)
-class WriteFilemarks:
+@_segment(0x09, "HHIIQxxH")
+class StreamToBlockRange(Segment):
+    """09h: from a tape onto bytes of a disk; what lies beside them in a block stays (table 158)."""
+
+    source: int
+    destination: int
+    stream_transfer_length: int
+    number_of_bytes: int
+    lba: int
+    byte_offset: int
+    cat: bool = False
+
+
+@_segment(0x0A, "HHIQQHH")
+class BlockRangeToBlockRange(Segment):
+    """0Ah: bytes of a disk onto bytes of a disk (table 159)."""
+
+    source: int
+    destination: int
+    number_of_bytes: int
+    source_lba: int
+    destination_lba: int
+    source_byte_offset: int
+    destination_byte_offset: int
+    cat: bool = False
+
+
+# ---------------------------------------------------------------------- and held for the client
+
+
+class BlockToStreamHold(BlockToStream):
+    """0Bh: as 00h."""
+
+    __slots__ = ()
+    TYPE = 0x0B
+    HOLDS = True
+
+
+class StreamToBlockHold(StreamToBlock):
+    """0Ch: as 01h."""
+
+    __slots__ = ()
+    TYPE = 0x0C
+    HOLDS = True
+
+
+class BlockToBlockHold(BlockToBlock):
+    """0Dh: as 02h."""
+
+    __slots__ = ()
+    TYPE = 0x0D
+    HOLDS = True
+
+
+class StreamToStreamHold(StreamToStream):
+    """0Eh: as 03h."""
+
+    __slots__ = ()
+    TYPE = 0x0E
+    HOLDS = True
+
+
+class StreamToDiscardHold(StreamToDiscard):
+    """0Fh: as 06h; what is let go of is held."""
+
+    __slots__ = ()
+    TYPE = 0x0F
+    HOLDS = True
+
+
+# ---------------------------------------------------------------------- what moves no residue
+
+
+@_segment(0x07, "HxxB3x")
+class VerifyCscd(Segment):
+    """07h: see whether a CSCD can be reached, and by `test_unit_ready` is ready (table 156)."""
+
+    source: int
+    test_unit_ready: bool = False
+
+
+@_segment(0x10, "xxHI", more=1)
+class WriteFilemarks(Segment):
     """10h: WRITE FILEMARKS on a tape (table 160)."""
-
-    TYPE: ClassVar[int] = 0x10
-    LENGTH: ClassVar[int] = _TAPE_FUNCTION.size
 
     destination: int
     filemark_count: int = 1
@@ -206,59 +335,88 @@ class WriteFilemarks:
 
     def pack(self) -> bytes:
         """The descriptor on the wire."""
-        return _TAPE_FUNCTION.pack(
+        return self._STRUCT.pack(
             self.TYPE,
             0,
             self.LENGTH - LENGTH_EXCLUDES,
-            0,
             self.destination,
             self.immediate << 24 | self.filemark_count,
         )
 
     @classmethod
     def unpack(cls, data: Buffer, at: int = 0) -> "WriteFilemarks":
-        """Read the descriptor that lies `at` bytes into the data."""
-        _, _, _, _, destination, word = _TAPE_FUNCTION.unpack_from(data, at)
-        return cls(destination, word & _24_BITS, bool(word >> 24 & _W_IMMED))
+        """Read it."""
+        _, _, _, destination, word = cls._STRUCT.unpack_from(data, at)
+        return cls(destination, word & _24_BITS, bool(word >> 24 & 1))
 
 
-@dataclass(slots=True)
-class Locate:
+@_segment(0x11, "xxHI", more=1)
+class Space(Segment):
+    """11h: SPACE on a tape (table 161): CODE, and COUNT as its 24 bits in two's complement."""
+
+    destination: int
+    code: int
+    count: int
+
+    def pack(self) -> bytes:
+        """The descriptor on the wire."""
+        return self._STRUCT.pack(
+            self.TYPE,
+            0,
+            self.LENGTH - LENGTH_EXCLUDES,
+            self.destination,
+            self.code << 24 | self.count & _24_BITS,
+        )
+
+    @classmethod
+    def unpack(cls, data: Buffer, at: int = 0) -> "Space":
+        """Read it. CODE has 4 bits, of which standards before SSC-3 use 3."""
+        _, _, _, destination, word = cls._STRUCT.unpack_from(data, at)
+        return cls(destination, word >> 24 & 0x0F, word & _24_BITS)
+
+
+@_segment(0x12, "xxHI")
+class Locate(Segment):
     """12h: LOCATE on a tape, in the current partition (table 162)."""
-
-    TYPE: ClassVar[int] = 0x12
-    LENGTH: ClassVar[int] = _TAPE_FUNCTION.size
 
     destination: int
     logical_object_identifier: int
 
-    def pack(self) -> bytes:
-        """The descriptor on the wire."""
-        return _TAPE_FUNCTION.pack(
-            self.TYPE,
-            0,
-            self.LENGTH - LENGTH_EXCLUDES,
-            0,
-            self.destination,
-            self.logical_object_identifier,
-        )
 
-    @classmethod
-    def unpack(cls, data: Buffer, at: int = 0) -> "Locate":
-        """Read the descriptor that lies `at` bytes into the data."""
-        _, _, _, _, destination, identifier = _TAPE_FUNCTION.unpack_from(data, at)
-        return cls(destination, identifier)
+@_segment(0x13, "HHI")
+class TapeImage(Segment):
+    """13h: a tape as it is, block by block, to another (table 163).
+
+    Ends behind `filemarks` consecutive filemarks; with 0 at the end of data.
+    """
+
+    source: int
+    destination: int
+    filemarks: int
 
 
-Segment = (
-    BlockToStream
-    | StreamToBlock
-    | BlockToBlock
-    | InlineToStream
-    | StreamToDiscard
-    | WriteFilemarks
-    | Locate
-)
+@_segment(0x14, "xxHQQ4x")
+class RegisterKey(Segment):
+    """14h: PERSISTENT RESERVE OUT with service action REGISTER (table 164)."""
+
+    destination: int
+    reservation_key: int
+    service_action_key: int
+
+
+@_segment(0x16, "HHQQI")
+class BlockImage(Segment):
+    """16h: blocks of a disk as they are to another (table 166).
+
+    `number_of_blocks` 0 stands for as many as there are on both.
+    """
+
+    source: int
+    destination: int
+    source_lba: int
+    destination_lba: int
+    number_of_blocks: int
+
 
 SEGMENT_TYPES: dict[int, type[Segment]] = {
     kind.TYPE: kind
@@ -266,10 +424,25 @@ SEGMENT_TYPES: dict[int, type[Segment]] = {
         BlockToStream,
         StreamToBlock,
         BlockToBlock,
+        StreamToStream,
         InlineToStream,
+        EmbeddedToStream,
         StreamToDiscard,
+        VerifyCscd,
+        BlockRangeToStream,
+        StreamToBlockRange,
+        BlockRangeToBlockRange,
+        BlockToStreamHold,
+        StreamToBlockHold,
+        BlockToBlockHold,
+        StreamToStreamHold,
+        StreamToDiscardHold,
         WriteFilemarks,
+        Space,
         Locate,
+        TapeImage,
+        RegisterKey,
+        BlockImage,
     )
 }
 """The descriptors that can be read, by DESCRIPTOR TYPE CODE (SPC-4 table 146)."""

@@ -4,15 +4,31 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from serverfree.scsi.copy_cscd import InvalidField
 from serverfree.scsi.copy_segments import (
     SEGMENT_TYPES,
+    BlockImage,
+    BlockRangeToBlockRange,
+    BlockRangeToStream,
     BlockToBlock,
+    BlockToBlockHold,
     BlockToStream,
+    BlockToStreamHold,
+    EmbeddedToStream,
     InlineToStream,
     Locate,
+    RegisterKey,
     Segment,
+    Space,
     StreamToBlock,
+    StreamToBlockHold,
+    StreamToBlockRange,
     StreamToDiscard,
+    StreamToDiscardHold,
+    StreamToStream,
+    StreamToStreamHold,
+    TapeImage,
+    VerifyCscd,
     WriteFilemarks,
 )
 
@@ -44,6 +60,53 @@ VECTORS: list[tuple[Segment, str]] = [
     (WriteFilemarks(6, 0x010203, immediate=True), "10 00 0008 0000 0006 01 010203"),
     (WriteFilemarks(6), "10 00 0008 0000 0006 00 000001"),
     (Locate(7, 0xFEDCBA98), "12 00 0008 0000 0007 fedcba98"),
+    (
+        StreamToStream(1, 2, 0x010203, 0x040506, 0x11223344, cat=True),
+        "03 01 0010 0001 0002 00 010203 00 040506 11223344",
+    ),
+    (
+        EmbeddedToStream(3, 0x000400, b"abcde", cat=True),
+        "05 01 0014 0000 0003 00 000400 0005 0000 6162636465 000000",
+    ),
+    (EmbeddedToStream(3, 0x000400, b""), "05 00 000c 0000 0003 00 000400 0000 0000"),
+    (VerifyCscd(4, test_unit_ready=True), "07 00 0008 0004 0000 01 000000"),
+    (VerifyCscd(4), "07 00 0008 0004 0000 00 000000"),
+    (
+        BlockRangeToStream(1, 2, 0x010203, 0xA1A2A3A4, 0x0102030405060708, 0x01FF, cat=True),
+        "08 01 0018 0001 0002 00 010203 a1a2a3a4 0102030405060708 0000 01ff",
+    ),
+    (
+        StreamToBlockRange(1, 2, 0x010203, 0xA1A2A3A4, 0x0102030405060708, 0x01FF),
+        "09 00 0018 0001 0002 00 010203 a1a2a3a4 0102030405060708 0000 01ff",
+    ),
+    (
+        BlockRangeToBlockRange(1, 2, 0xA1A2A3A4, 0x11 << 56, 0x22 << 56, 0x0102, 0x0304, cat=True),
+        "0a 01 001c 0001 0002 a1a2a3a4 1100000000000000 2200000000000000 0102 0304",
+    ),
+    (
+        BlockToStreamHold(1, 2, 3, 4, 5),
+        "0b 00 0014 0001 0002 00 000003 0000 0004 0000000000000005",
+    ),
+    (
+        StreamToBlockHold(1, 2, 3, 4, 5, cat=True),
+        "0c 01 0014 0001 0002 00 000003 0000 0004 0000000000000005",
+    ),
+    (
+        BlockToBlockHold(0, 1, 2, 3, 4, dc=True),
+        "0d 02 0018 0000 0001 0000 0002 0000000000000003 0000000000000004",
+    ),
+    (StreamToStreamHold(1, 2, 3, 4, 5), "0e 00 0010 0001 0002 00 000003 00 000004 00000005"),
+    (StreamToDiscardHold(5, 0x10000, 7), "0f 00 000c 0005 0000 00 010000 00000007"),
+    (Space(7, 1, 0xFFFFFE), "11 00 0008 0000 0007 01 fffffe"),
+    (TapeImage(1, 2, 0x01020304), "13 00 0008 0001 0002 01020304"),
+    (
+        RegisterKey(9, 0x0102030405060708, 0x1112131415161718),
+        "14 00 0018 0000 0009 0102030405060708 1112131415161718 00000000",
+    ),
+    (
+        BlockImage(1, 2, 0x0102030405060708, 0x1112131415161718, 0x21222324),
+        "16 00 0018 0001 0002 0102030405060708 1112131415161718 21222324",
+    ),
 ]
 
 
@@ -51,7 +114,7 @@ VECTORS: list[tuple[Segment, str]] = [
 def test_descriptor_has_the_bytes_of_its_table(segment: Segment, text: str) -> None:
     raw = bytes.fromhex(text)
     assert segment.pack() == raw
-    assert len(raw) == segment.LENGTH
+    assert len(raw) == segment.LENGTH or segment.VARIABLE
     assert SEGMENT_TYPES[raw[0]].unpack(b"....." + raw, 5) == segment
 
 
@@ -68,7 +131,25 @@ def test_obsolete_bit_beside_w_immed_is_passed_over() -> None:
     assert WriteFilemarks.unpack(raw) == WriteFilemarks(6, 1, immediate=False)
 
 
-@given(st.binary(min_size=28, max_size=28), st.sampled_from(sorted(SEGMENT_TYPES)))
+def test_every_type_has_its_vector() -> None:
+    assert {segment.TYPE for segment, _ in VECTORS} == set(SEGMENT_TYPES)
+
+
+def test_space_backwards_is_twos_complement() -> None:
+    assert Space(7, 1, -2).pack() == bytes.fromhex("11 00 0008 0000 0007 01 fffffe")
+
+
+def test_more_embedded_data_than_there_is_points_at_its_number() -> None:
+    raw = bytes.fromhex("05 00 0010 0000 0003 00 000400 0005 0000 61626364")
+    with pytest.raises(InvalidField) as caught:
+        EmbeddedToStream.unpack(raw)
+    assert caught.value.byte == 12
+
+
+FIXED_LENGTH = sorted(code for code, kind in SEGMENT_TYPES.items() if not kind.VARIABLE)
+
+
+@given(st.binary(min_size=32, max_size=32), st.sampled_from(FIXED_LENGTH))
 def test_any_bytes_read_as_a_descriptor_and_come_back_the_same(noise: bytes, code: int) -> None:
     segment = SEGMENT_TYPES[code].unpack(bytes([code]) + noise[1:])
     assert SEGMENT_TYPES[code].unpack(segment.pack()) == segment
