@@ -1,20 +1,13 @@
 """An EXTENDED COPY parameter list in words, for those who want to see what is sent."""
 
 from collections.abc import Iterator
+from dataclasses import fields
+from typing import Any
 
-from serverfree.initiator.sizes import format_size
-from serverfree.scsi.copy_cscd import BlockParameters, IdentificationCscd, StreamParameters
-from serverfree.scsi.copy_list import CopyList
-from serverfree.scsi.copy_segments import (
-    BlockToBlock,
-    BlockToStream,
-    InlineToStream,
-    Locate,
-    Segment,
-    StreamToBlock,
-    StreamToDiscard,
-    WriteFilemarks,
-)
+from serverfree.scsi.copy_cscd import BlockParameters, StreamParameters
+from serverfree.scsi.copy_list import HEADER_LENGTH, CopyList
+
+_ENDS = ("source", "destination")
 
 
 def describe_copy(copy: CopyList) -> Iterator[str]:
@@ -29,54 +22,63 @@ def describe_copy(copy: CopyList) -> Iterator[str]:
         yield f"  segment {number}: {describe_segment(segment)}"
 
 
-def describe_cscd(cscd: IdentificationCscd) -> str:
+def annotate_copy(copy: CopyList) -> Iterator[str]:
+    """Yield the same lines, each followed by the bytes that say it on the wire."""
+    data = copy.pack()
+    at = 0
+    lengths = [HEADER_LENGTH, *(len(one.pack()) for one in (*copy.cscds, *copy.segments))]
+    for line, length in zip(describe_copy(copy), lengths, strict=True):
+        yield line
+        yield from hex_dump(data[at : at + length], at)
+        at += length
+    if at < len(data):
+        yield "  inline data"
+        yield from hex_dump(data[at:], at)
+
+
+def describe_cscd(cscd: Any) -> str:
     """Say which unit a CSCD descriptor names and how it is to be used."""
-    parameters = cscd.parameters
+    parameters = getattr(cscd, "parameters", None)
+    designator = getattr(cscd, "designator", None)
+    if parameters is None or designator is None:
+        return describe_segment(cscd)
     pad = " PAD" if parameters.pad else ""
     if isinstance(parameters, BlockParameters):
-        return f"E4h disk {cscd.designator}, blocks of {parameters.block_length}{pad}"
+        return f"E4h disk {designator}, blocks of {parameters.block_length}{pad}"
     if isinstance(parameters, StreamParameters):
         blocks = f"blocks of {parameters.block_length}" if parameters.fixed else "variable blocks"
-        return f"E4h tape {cscd.designator}, {blocks}{pad}"
-    return f"E4h device type {cscd.device_type:02X}h {cscd.designator}{pad}"
+        return f"E4h tape {designator}, {blocks}{pad}"
+    return f"E4h device type {cscd.device_type:02X}h {designator}{pad}"
 
 
-def describe_segment(segment: Segment) -> str:
-    """Say what a segment does."""
-    cat = " CAT" if getattr(segment, "cat", False) else ""
-    match segment:
-        case BlockToStream():
-            return (
-                f"00h block to stream, {segment.source} -> {segment.destination}, "
-                f"{segment.number_of_blocks} blocks from LBA {segment.lba}, "
-                f"tape blocks of {format_size(segment.stream_transfer_length)}{cat}"
-            )
-        case StreamToBlock():
-            return (
-                f"01h stream to block, {segment.source} -> {segment.destination}, "
-                f"{segment.number_of_blocks} blocks to LBA {segment.lba}, "
-                f"tape blocks of {format_size(segment.stream_transfer_length)}{cat}"
-            )
-        case BlockToBlock():
-            return (
-                f"02h block to block, {segment.source} -> {segment.destination}, "
-                f"{segment.number_of_blocks} blocks from LBA {segment.source_lba} "
-                f"to LBA {segment.destination_lba}{cat}{' DC' if segment.dc else ''}"
-            )
-        case InlineToStream():
-            return (
-                f"04h inline to stream, -> {segment.destination}, {segment.number_of_bytes} bytes "
-                f"from offset {segment.inline_offset}{cat}"
-            )
-        case StreamToDiscard():
-            return f"06h stream to discard, {segment.source}, {segment.number_of_bytes} bytes{cat}"
-        case WriteFilemarks():
-            return f"10h write filemarks, {segment.destination}, {segment.filemark_count}"
-        case Locate():
-            return f"12h locate, {segment.destination}, block {segment.logical_object_identifier}"
+def describe_segment(segment: Any) -> str:
+    """Say what a segment does: its name, from where to where, and its fields by name."""
+    code = getattr(segment, "TYPE", None)
+    if code is None:
+        return str(segment)
+    values = {field.name: getattr(segment, field.name) for field in fields(segment)}
+    ends = [str(values.pop(end)) for end in _ENDS if end in values]
+    words = [" -> ".join(ends)] if ends else []
+    words += [text for name, value in values.items() if (text := _describe_field(name, value))]
+    return f"{code:02X}h {words_of(type(segment).__name__)}, {', '.join(words)}"
 
 
-def hex_dump(data: bytes) -> Iterator[str]:
-    """Yield sixteen bytes a line, with their offset."""
+def words_of(name: str) -> str:
+    """Return the words of a class name: `block to stream` of `BlockToStream`."""
+    return "".join(f" {c.lower()}" if c.isupper() else c for c in name).strip()
+
+
+def _describe_field(name: str, value: Any) -> str:
+    match value:
+        case bool():
+            return name.replace("_", " ").upper() if value else ""
+        case bytes() | bytearray() | memoryview():
+            return f"{name.replace('_', ' ')} of {len(value)} bytes"
+        case _:
+            return f"{name.replace('_', ' ')} {value}"
+
+
+def hex_dump(data: bytes, start: int = 0) -> Iterator[str]:
+    """Yield sixteen bytes a line, with their offset; the first one has the offset `start`."""
     for at in range(0, len(data), 16):
-        yield f"{at:06x}  {data[at : at + 16].hex(' ')}"
+        yield f"{start + at:06x}  {data[at : at + 16].hex(' ')}"

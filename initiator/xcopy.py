@@ -8,9 +8,11 @@ import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from serverfree.initiator.connection import Timing
 from serverfree.initiator.copy import CopyManager
+from serverfree.initiator.copy_description import load_copy
 from serverfree.initiator.copy_listing import describe_segment
 from serverfree.initiator.copy_plan import (
     DEFAULT_TAPE_BLOCK,
@@ -34,7 +36,7 @@ from serverfree.initiator.unit import Unit, describe
 from serverfree.initiator.urls import open_session
 from serverfree.iscsi.errors import ProtocolError
 from serverfree.iscsi.names import Url
-from serverfree.scsi.copy_list import CopyList
+from serverfree.scsi.copy_list import CopyList, ListIdUsage
 from serverfree.scsi.copy_results import OperatingParameters
 from serverfree.scsi.errors import CheckCondition, ScsiError
 from serverfree.scsi.inquiry import DeviceType
@@ -157,13 +159,45 @@ def dry_run(
     return plan_copy(*ends, limits, skip=skip, seek=seek, count=count, tape_block=tape_block)
 
 
+def read_list(path: Path, timing: Timing | None = None) -> CopyList:
+    """Return the parameter list that a file describes (`copy_description`).
+
+    The units that it names by URL are asked for their designators; nothing else is sent. Raises
+    DescriptionError, OSError, and what asking may raise.
+    """
+    meter = Meter(timing)
+    return load_copy(path, lambda url: _identify(meter, url))
+
+
+def xcopy_list(
+    mover: str | Url,
+    copy: CopyList,
+    *,
+    progress: Progress | None = None,
+    timing: Timing | None = None,
+) -> CopyReport:
+    """Have a copy manager do one parameter list, whatever is in it, and return what it came to.
+
+    How much it will move is not known beforehand: `progress` hears of a total of 0. Raises
+    CopyFailed, ScsiError, LoginFailure, SessionLost.
+    """
+    started = time.monotonic()
+    meter = Meter(timing)
+    unit = meter.open(mover)
+    with unit.session:
+        moved = run_plan(CopyManager(unit), Plan((Step(copy, 0),)), progress)
+    return CopyReport(
+        moved, meter.sent, meter.received, time.monotonic() - started, 1, len(copy.segments)
+    )
+
+
 def run_plan(manager: CopyManager, plan: Plan, progress: Progress | None = None) -> int:
     """Have a copy manager do a plan; return the bytes moved. An interrupt aborts the command."""
     moved = 0
     for step in plan.steps:
         moved += _run(manager, step, moved, plan.size, progress)
         if progress is not None:
-            progress(min(moved, plan.size), plan.size)
+            progress(min(moved, plan.size or moved), plan.size)
     return moved
 
 
@@ -185,7 +219,7 @@ def _run(
                 if moved is None:
                     polling = False
                 elif progress is not None:
-                    progress(min(before + moved, total), total)
+                    progress(min(before + moved, total or before + moved), total)
     except BaseException:
         # Not left running behind the caller's back.
         if not pending.done:
@@ -203,6 +237,8 @@ def _run(
 
 def _moved(manager: CopyManager, command: CopyList) -> int | None:
     """Ask how much has been moved; None of a manager that does not tell."""
+    if command.list_id_usage is ListIdUsage.NO_IDENTIFIER:
+        return None  # whatever is kept under identifier 0 is another copy's
     try:
         return manager.status(command.list_identifier).bytes_transferred
     except CheckCondition as error:
@@ -252,6 +288,23 @@ def _ends(
 
 
 def _examine(meter: Meter, url: str | Url, tape_block: int) -> Endpoint:
+    """Find out what a unit is and whether it can be used as the copy wants."""
+    end = _identify(meter, url)
+    if end.is_tape:
+        device = meter.open(url)
+        with device.session:
+            tape = Tape(device)
+            tape.ready()
+            limits = tape.block_limits()
+        if not limits.minimum <= tape_block <= (limits.maximum or tape_block):
+            raise PlanError(
+                f"{device} takes blocks of {limits.minimum} to {limits.maximum} bytes, "
+                f"not of {tape_block}"
+            )
+    return end
+
+
+def _identify(meter: Meter, url: str | Url) -> Endpoint:
     """Find out what a unit is and how a copy manager can name it."""
     device = meter.open(url)
     with device.session:
@@ -260,18 +313,10 @@ def _examine(meter: Meter, url: str | Url, tape_block: int) -> Endpoint:
         if facts.qualifier or facts.device_type not in (DeviceType.DISK, DeviceType.TAPE):
             raise PlanError(f"{device} is {describe(facts)}; a copy is between disks and tapes")
         designator = choose_designator(unit.identification().designators)
-        if facts.device_type == DeviceType.DISK:
-            size = Disk(device).capacity()
-            return Endpoint(designator, DeviceType.DISK, size.blocks, size.block_length)
-        tape = Tape(device)
-        tape.ready()
-        limits = tape.block_limits()
-        if not limits.minimum <= tape_block <= (limits.maximum or tape_block):
-            raise PlanError(
-                f"{device} takes blocks of {limits.minimum} to {limits.maximum} bytes, "
-                f"not of {tape_block}"
-            )
-        return Endpoint(designator, DeviceType.TAPE)
+        if facts.device_type == DeviceType.TAPE:
+            return Endpoint(designator, DeviceType.TAPE)
+        size = Disk(device).capacity()
+        return Endpoint(designator, DeviceType.DISK, size.blocks, size.block_length)
 
 
 def _tape_file_blocks(

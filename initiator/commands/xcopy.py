@@ -4,6 +4,8 @@ import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
 from serverfree.initiator.commands.common import (
     DONE,
@@ -13,23 +15,33 @@ from serverfree.initiator.commands.common import (
     Subparsers,
     add_json,
     add_verb,
+    intermix,
     print_json,
 )
-from serverfree.initiator.copy_listing import describe_copy, hex_dump
+from serverfree.initiator.copy_listing import annotate_copy, describe_copy
 from serverfree.initiator.copy_plan import DEFAULT_TAPE_BLOCK, Plan
 from serverfree.initiator.sizes import format_size
-from serverfree.initiator.xcopy import CopyReport, Progress, dry_run, xcopy
+from serverfree.initiator.xcopy import CopyReport, Progress, dry_run, read_list, xcopy, xcopy_list
 from serverfree.scsi.cdb.copy import ExtendedCopy
+from serverfree.scsi.copy_list import CopyList
 
 
 def add_parser(subparsers: Subparsers) -> None:
     """Declare the verb and its arguments."""
     parser = add_verb(subparsers, "xcopy", "copy by EXTENDED COPY, server-free", run)
-    parser.add_argument(
-        "--mover", type=UNIT_URL, required=True, metavar="URL", help="the copy manager's unit"
+    parser.epilog = (
+        "A list describes any parameter list in TOML (JSON where the name ends so): [[cscd]] with "
+        "name, and url or designator and device_type; [[segment]] with type, source, destination "
+        "and the fields of that segment; raw = hex for a descriptor of any kind."
     )
-    parser.add_argument("source", type=UNIT_URL, metavar="SRC", help="a disk or a tape")
-    parser.add_argument("destination", type=UNIT_URL, metavar="DST", help="a disk or a tape")
+    parser.add_argument("--mover", type=UNIT_URL, metavar="URL", help="the copy manager's unit")
+    parser.add_argument("source", type=UNIT_URL, nargs="?", metavar="SRC", help="a disk or a tape")
+    parser.add_argument(
+        "destination", type=UNIT_URL, nargs="?", metavar="DST", help="a disk or a tape"
+    )
+    parser.add_argument(
+        "--list", type=Path, metavar="FILE", help="send the parameter list that FILE describes"
+    )
     parser.add_argument(
         "--skip", type=NUMBER, default=0, metavar="N", help="begin N blocks into the source disk"
     )
@@ -54,10 +66,15 @@ def add_parser(subparsers: Subparsers) -> None:
         "--dry-run", action="store_true", help="show what would be sent; nothing is copied"
     )
     add_json(parser)
+    parser.set_defaults(wrong=parser.error)
+    intermix(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Copy, and say what was moved and what passed through here."""
+    _check_usage(args)
+    if args.list is not None:
+        return _run_list(args)
     wishes = {
         "skip": args.skip,
         "seek": args.seek,
@@ -73,27 +90,47 @@ def run(args: argparse.Namespace) -> int:
     return DONE
 
 
+def _check_usage(args: argparse.Namespace) -> None:
+    if args.mover is None and not args.dry_run:
+        args.wrong("--mover is missing")
+    if args.list is None and args.destination is None:
+        args.wrong("name SRC and DST, or a --list")
+    if args.list is not None and (args.source or args.skip or args.seek or args.count is not None):
+        args.wrong("a --list says itself what to copy from where to where")
+
+
+def _run_list(args: argparse.Namespace) -> int:
+    copy = read_list(args.list)
+    if args.dry_run:
+        _show_commands(args, [copy], {})
+        return DONE
+    with _progress_bar(args) as progress:
+        report = xcopy_list(args.mover, copy, progress=progress)
+    _show_report(args, report)
+    return DONE
+
+
 def _show_plan(args: argparse.Namespace, plan: Plan) -> None:
+    _show_commands(args, [step.copy for step in plan.steps], {"bytes": plan.size})
+
+
+def _show_commands(args: argparse.Namespace, copies: list[CopyList], facts: dict[str, Any]) -> None:
     commands = []
-    for step in plan.steps:
-        parameters = step.copy.pack()
+    for copy in copies:
+        parameters = copy.pack()
         cdb = ExtendedCopy(parameter_list_length=len(parameters)).pack()
-        commands.append((list(describe_copy(step.copy)), cdb, parameters))
-    if args.json:
-        print_json(
+        if not args.json:
+            print(f"EXTENDED COPY  {cdb.hex(' ')}")
+            print(*annotate_copy(copy), sep="\n")
+        commands.append(
             {
-                "bytes": plan.size,
-                "commands": [
-                    {"cdb": cdb.hex(), "parameter_list": parameters.hex(), "meaning": meaning}
-                    for meaning, cdb, parameters in commands
-                ],
+                "cdb": cdb.hex(),
+                "parameter_list": parameters.hex(),
+                "meaning": list(describe_copy(copy)),
             }
         )
-        return
-    for meaning, cdb, parameters in commands:
-        print(f"EXTENDED COPY  {cdb.hex(' ')}")
-        print(*meaning, sep="\n")
-        print(*hex_dump(parameters), sep="\n")
+    if args.json:
+        print_json({**facts, "commands": commands})
 
 
 def _show_report(args: argparse.Namespace, report: CopyReport) -> None:
@@ -123,4 +160,4 @@ def _progress_bar(args: argparse.Namespace) -> Iterator[Progress | None]:
         console=console, transient=True,
     ) as bar:  # fmt: skip
         task = bar.add_task("copying", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        yield lambda done, total: bar.update(task, completed=done, total=total or None)

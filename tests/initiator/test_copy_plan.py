@@ -306,8 +306,9 @@ def test_a_plan_can_be_read():
     assert lines[1:] == [
         "  CSCD 0: E4h disk naa.3000000000000001, blocks of 512",
         "  CSCD 1: E4h tape naa.3000000000000002, variable blocks PAD",
-        "  segment 0: 00h block to stream, 0 -> 1, 1000 blocks from LBA 0, tape blocks of 256 KiB",
-        "  segment 1: 10h write filemarks, 1, 1",
+        "  segment 0: 00h block to stream, 0 -> 1, stream transfer length 262144, "
+        "number of blocks 1000, lba 0",
+        "  segment 1: 10h write filemarks, 1, filemark count 1",
     ]
     assert list(hex_dump(bytes(range(17)))) == [
         "000000  00 01 02 03 04 05 06 07 08 09 0a 0b 0c 0d 0e 0f",

@@ -1,0 +1,202 @@
+"""Parameter lists from descriptions, held to bytes put together by hand from SPC-4's tables."""
+
+import json
+
+import pytest
+
+from serverfree.initiator.copy_description import DescriptionError, describe, load_copy
+from serverfree.initiator.copy_listing import annotate_copy
+from serverfree.initiator.copy_plan import Endpoint
+from serverfree.scsi.designator import Designator, DesignatorType
+from serverfree.scsi.inquiry import DeviceType
+
+DISK = Endpoint(Designator(DesignatorType.NAA, bytes.fromhex("3000000000000001")),
+                DeviceType.DISK, 1000, 4096)  # fmt: skip
+URL = "iscsi://127.0.0.1/iqn.2026-11.com.example:storage/0"
+DISK_CSCD = bytes.fromhex(
+    "e4 00 0000  01 03 00 08 3000000000000001 00000000 00000000 00000000  00 001000"
+)
+TAPE_CSCD = bytes.fromhex(
+    "e4 01 0000  01 03 00 08 3000000000000002 00000000 00000000 00000000  04 000000"
+)
+
+TOML = f"""
+list_identifier = 7
+list_id_usage = "discard"
+priority = 3
+
+[[cscd]]
+name = "disk"
+url = "{URL}"
+
+[[cscd]]
+name = "tape"
+designator = "naa.3000000000000002"
+device-type = "tape"
+pad = true
+
+[[segment]]
+type = "inline to stream"
+destination = "tape"
+stream_transfer_length = "256KiB"
+data = {{ hex = "0102 0304 05" }}
+cat = true
+
+[[segment]]
+type = "inline-to-stream"
+destination = "tape"
+stream_transfer_length = "0x40000"
+data = {{ file = "header.bin" }}
+cat = true
+
+[[segment]]
+type = 0x00
+source = "disk"
+destination = "tape"
+stream-transfer-length = 262144
+number-of-blocks = 64
+lba = "4GiB"
+
+[[segment]]
+type = "write filemarks"
+destination = "tape"
+
+[[segment]]
+raw = "42 00 0004 00010002"
+"""
+
+LIST = (
+    bytes.fromhex("07 13 0040 00000000 00000054 0000000c")
+    + DISK_CSCD
+    + TAPE_CSCD
+    + bytes.fromhex("04 01 0010 0000 0001 00 040000 00000000 00000005")
+    + bytes.fromhex("04 01 0010 0000 0001 00 040000 00000008 00000004")
+    + bytes.fromhex("00 00 0014 0000 0001 00 040000 0000 0040 0000000100000000")
+    + bytes.fromhex("10 00 0008 0000 0001 00 000001")
+    + bytes.fromhex("42 00 0004 0001 0002")
+    + b"\1\2\3\4\5\0\0\0HEAD"
+)
+
+
+def look_up(url):
+    assert url == URL
+    return DISK
+
+
+def test_a_description_becomes_the_bytes_of_the_tables(tmp_path):
+    (tmp_path / "header.bin").write_bytes(b"HEAD")
+    path = tmp_path / "copy.toml"
+    path.write_text(TOML)
+    # 14h + 14h + 18h + 0Ch + 08h bytes of segments: 54h.
+    assert load_copy(path, look_up).pack().hex(" ") == LIST.hex(" ")
+
+
+def test_json_says_the_same(tmp_path):
+    path = tmp_path / "copy.json"
+    description = {
+        "list_id_usage": "none",
+        "list_identifier": 0,
+        "sequential_striped": True,
+        "cscd": [{"url": URL, "block_length": 512}],
+        "segment": [
+            {
+                "type": "block to block",
+                "source": 0,
+                "destination": "this unit",
+                "number_of_blocks": 2,
+                "source_lba": 3,
+                "destination_lba": 4,
+                "dc": True,
+            }
+        ],
+        "inline": [{"text": "ab"}, "6364"],
+    }
+    path.write_text(json.dumps(description))
+    cscd = DISK_CSCD[:-3] + bytes.fromhex("000200")
+    assert load_copy(path, look_up).pack() == (
+        bytes.fromhex("00 39 0020 00000000 0000001c 00000004")
+        + cscd
+        + bytes.fromhex("02 02 0018 0000 ffff 0000 0002 0000000000000003 0000000000000004")
+        + b"abcd"
+    )
+
+
+@pytest.mark.parametrize(
+    ("designator", "packed"),
+    [
+        ("naa.5000c50012345678", "01 03 00 08 5000c50012345678"),
+        ("eui.0011223344556677", "01 02 00 08 0011223344556677"),
+        ("t10.IET 1", "02 01 00 05 4945542031"),
+        ({"type": 8, "code_set": 3, "text": "iqn.a"}, "03 08 00 05 69716e2e61"),
+        ({"type": 0, "association": 2, "hex": "ff"}, "01 20 00 01 ff"),
+    ],
+)
+def test_designators(designator, packed):
+    [cscd] = describe({"cscd": [{"designator": designator, "device_type": "disk"}]}, look_up).cscds
+    assert cscd.pack() == (bytes(4) + bytes.fromhex(packed)).ljust(32, b"\0").replace(
+        b"\0", b"\xe4", 1
+    )
+
+
+def test_a_tape_of_fixed_blocks():
+    entry = {"designator": "naa.3000000000000002", "device_type": 1, "block_length": "64KiB"}
+    [cscd] = describe({"cscd": [entry]}, look_up).cscds
+    assert cscd.pack()[28:] == bytes.fromhex("01 010000")
+
+
+def test_a_descriptor_as_it_stands():
+    [cscd] = describe({"cscd": [{"raw": "e0" + "00" * 31}]}, look_up).cscds
+    assert cscd.pack() == b"\xe0" + bytes(31)
+
+
+SEGMENT = {"type": "locate", "destination": 0, "logical_object_identifier": 1}
+
+
+@pytest.mark.parametrize(
+    ("description", "why"),
+    [
+        ([], "no table"),
+        ({"cscds": []}, "no cscds here"),
+        ({"cscd": {}}, r"write \[\[cscd\]\]"),
+        ({"list_id_usage": "keep"}, "one of hold, discard, none"),
+        ({"priority": "high"}, "priority: 'high' is not a size"),
+        ({"priority": True}, "priority is a number"),
+        ({"sequential_striped": 1}, "true or false"),
+        ({"cscd": [{"designator": "naa.3000000000000002"}]}, "CSCD 0: device_type is missing"),
+        ({"cscd": [{"designator": "naa.xy", "device_type": "disk"}]}, "CSCD 0: non-hexadecimal"),
+        ({"cscd": [{"designator": "wwn.1", "device_type": "disk"}]}, "write naa.HEX"),
+        ({"cscd": [{"designator": "naa.30", "device_type": 2}]}, "given as raw"),
+        ({"cscd": [{"raw": "00", "name": "this unit"}]}, "taken"),
+        ({"segment": [{"type": "copy"}]}, "block to stream"),
+        ({"segment": [{"type": 0xFD}]}, "FDh"),
+        ({"segment": [{**SEGMENT, "destination": "tape"}]}, "no CSCD is named 'tape'"),
+        ({"segment": [{**SEGMENT, "lba": 1}]}, "segment 0: there is no lba here"),
+        ({"segment": [{"type": "locate", "destination": 0}]}, "identifier is missing"),
+        ({"segment": [{"raw": {"bits": "01"}}]}, "hex|text|file"),
+    ],
+)
+def test_what_it_does_not_say_clearly_is_refused(description, why):
+    with pytest.raises(DescriptionError, match=why):
+        describe(description, look_up)
+
+
+def test_no_toml_is_no_traceback(tmp_path):
+    path = tmp_path / "copy.toml"
+    path.write_text("[[segment]")
+    with pytest.raises(DescriptionError, match=r"copy\.toml"):
+        load_copy(path, look_up)
+
+
+def test_every_byte_is_shown_once_behind_the_words_that_it_stands_for(tmp_path):
+    (tmp_path / "header.bin").write_bytes(b"HEAD")
+    path = tmp_path / "copy.toml"
+    path.write_text(TOML)
+    lines = list(annotate_copy(load_copy(path, look_up)))
+    shown = [line for line in lines if line[:6].isalnum() and line[6:8] == "  "]
+    assert bytes.fromhex("".join(line[8:] for line in shown)) == LIST
+    offsets = [int(line[:6], 16) for line in shown]
+    assert offsets == sorted(set(offsets))
+    at = lines.index("  segment 3: 10h write filemarks, 1, filemark count 1")
+    assert lines[at + 1] == "000090  10 00 00 08 00 00 00 01 00 00 00 01"
+    assert lines[at + 2] == "  segment 4: 42h as given, 8 bytes"
+    assert lines[-2] == "  inline data"
