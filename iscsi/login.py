@@ -5,10 +5,11 @@ Text that does not fit one PDU goes on in the next (C bit); the other side sends
 meanwhile.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 from serverfree.iscsi import text
+from serverfree.iscsi.chap import Account, ChapInitiator, ChapTarget, Credentials
 from serverfree.iscsi.codes import LoginStatus, Stage
 from serverfree.iscsi.errors import LoginFailure, ProtocolError
 from serverfree.iscsi.names import InvalidName, Portal, normalize_name
@@ -28,6 +29,8 @@ LOGIN_SEGMENT = 8192
 MAX_LOGIN_PDUS = 64
 
 NORMAL, DISCOVERY = "Normal", "Discovery"
+NONE, CHAP = "None", "CHAP"  # AuthMethod, 12.1
+_CHAP_KEYS = "CHAP_"
 
 
 class Redirected(LoginFailure):
@@ -40,6 +43,20 @@ class Redirected(LoginFailure):
 
 def _legal_transition(current: int, following: int) -> bool:
     return following in TRANSITIONS.get(current, ())
+
+
+def _split_chap(pairs: list[Pair]) -> tuple[dict[str, str], list[Pair]]:
+    """Part the keys of CHAP, which are said and answered but not negotiated, from the others."""
+    chap: dict[str, str] = {}
+    others = []
+    for key, value in pairs:
+        if not key.startswith(_CHAP_KEYS):
+            others.append((key, value))
+        elif key in chap:
+            raise ProtocolError(f"{key} is said twice")
+        else:
+            chap[key] = value
+    return chap, others
 
 
 class _Outbox:
@@ -62,16 +79,22 @@ class TargetPolicy:
     """What a portal lets in and what it tells of itself.
 
     `find(target_name)` returns the target's alias (or "") and raises LoginFailure for a target
-    that is not there or not for this initiator. `establish(login)` is called once, when everything
-    is agreed: it makes or reinstates the session (6.3.5) and returns its TSIH, not 0, or raises
-    LoginFailure. `command_window` is how many commands the first MaxCmdSN lets in.
+    that is not there or not for this initiator. `accounts(login)` returns by CHAP name those who may
+    log in there; where there are any, nobody comes in without. `establish(login)` is called once,
+    when everything is agreed: it makes or reinstates the session (6.3.5) and returns its TSIH, not
+    0, or raises LoginFailure. `command_window` is how many commands the first MaxCmdSN lets in.
     """
 
     find: Callable[["TargetLogin", str], str]
     establish: Callable[["TargetLogin"], int]
+    accounts: Callable[["TargetLogin"], Mapping[str, Account]] = lambda login: {}
     offer: Offer = field(default_factory=Offer)
     portal_group_tag: int = 1
     command_window: int = 128
+
+
+def _unauthenticated(why: str) -> LoginFailure:
+    return LoginFailure(LoginStatus.AUTHENTICATION_FAILURE, why)
 
 
 class TargetLogin:
@@ -82,6 +105,7 @@ class TargetLogin:
     refused and the connection must be closed, or the next request is due.
 
     Outcome: `parameters`, `initiator_name`, `initiator_alias`, `target_name` ("" in discovery),
+    `chap_name` ("" if nobody was asked),
     `session_type`, `isid`, `cid`, `requested_tsih` (0: a new session), `tsih`, and the numbers to
     go on with: `stat_sn` of the next response, `cmd_sn` expected next.
     """
@@ -95,6 +119,7 @@ class TargetLogin:
         self.initiator_alias = ""
         self.target_name = ""
         self.session_type = NORMAL
+        self.chap_name = ""
         self.isid = b""
         self.cid = 0
         self.requested_tsih = 0
@@ -105,33 +130,37 @@ class TargetLogin:
         self._pdus = 0
         self._inbox = TextBuffer()
         self._outbox = _Outbox()
+        self._chap: ChapTarget | None = None  # to be passed before anything else
         self._negotiation = Negotiation(Role.TARGET, policy.offer)
         self._introduced = False
         self._declared = False
 
     def receive(self, request: LoginRequest) -> LoginResponse:
         """Take a request and return the response to send; a refusal is a response too."""
+        data = b""
         try:
             return self._advance(request)
+        except Redirected as moved:
+            self.failure = moved
+            data = text.pack([("TargetAddress", str(moved.address))])
         except LoginFailure as failure:
             self.failure = failure
         except ProtocolError as error:
             self.failure = LoginFailure(LoginStatus.INITIATOR_ERROR, str(error))
-        return self._respond(request, status=self.failure.status)
+        return self._respond(request, status=self.failure.status, data=data)
 
     def _advance(self, request: LoginRequest) -> LoginResponse:
         self._check(request)
         self._inbox.append(request.data)
         if request.continued:
             return self._respond(request)  # 11.12.2: an empty response asks for the rest
-        pairs = self._inbox.take()
+        chap, pairs = _split_chap(self._inbox.take())
         self._introduce(dict(pairs))
         answers = self._negotiation.receive(pairs, self._stage)
-        if self._stage is Stage.SECURITY:
-            self._check_authentication(pairs, answers)
+        authentic = self._authenticate(chap, pairs, answers, request)
         self._outbox.put(self._declarations() + answers)
         data, more = self._outbox.take()
-        if more or not request.transit:
+        if more or not request.transit or not authentic:
             return self._respond(request, data=data, continued=more)
         if request.next_stage == Stage.FULL_FEATURE:
             self.parameters = self._negotiation.finish()
@@ -198,6 +227,13 @@ class TargetLogin:
             self.target_name = self._find(declared["TargetName"])
             # 13.9: in the first response of a normal session.
             self._outbox.put([("TargetPortalGroupTag", str(self.policy.portal_group_tag))])
+        accounts = self.policy.accounts(self)
+        if accounts:
+            self._chap = ChapTarget(accounts)
+        # What is not wanted is not offered: a method would be agreed on and then never used.
+        self._negotiation.offer = replace(
+            self.policy.offer, auth_method=(CHAP,) if accounts else (NONE,)
+        )
         self._introduced = True
 
     def _find(self, wanted: str) -> str:
@@ -210,12 +246,33 @@ class TargetLogin:
             self._outbox.put([("TargetAlias", alias)])
         return name
 
-    def _check_authentication(self, pairs: list[Pair], answers: list[Pair]) -> None:
-        """An initiator that insists on a method we do not have is not let in (12.1)."""
+    def _authenticate(
+        self, said: dict[str, str], pairs: list[Pair], answers: list[Pair], request: LoginRequest
+    ) -> bool:
+        """Go on with the security stage; tell whether the initiator may leave it (12.1).
+
+        What we have to say goes into `answers`.
+        """
+        if self._chap is None:
+            if said:
+                raise ProtocolError("CHAP, which was not agreed on")
+        elif self._stage is not Stage.SECURITY:
+            if not self._chap.done:
+                raise _unauthenticated("the initiator would skip authentication")
+            if said:
+                raise ProtocolError("CHAP after its stage")
+        # An initiator that insists on a method we do not want is not let in.
         if any(name == "AuthMethod" for name, _ in pairs) and ("AuthMethod", "Reject") in answers:
-            raise LoginFailure(
-                LoginStatus.AUTHENTICATION_FAILURE, "no authentication method in common"
-            )
+            raise _unauthenticated("no authentication method in common")
+        if self._chap is None or self._chap.done:
+            return True
+        if self._negotiation.parameters.auth_method != CHAP:
+            if said or request.transit:
+                raise _unauthenticated("the initiator offers no CHAP")
+        elif said:
+            answers += self._chap.receive(said)
+            self.chap_name = self._chap.name
+        return self._chap.done
 
     def _declarations(self) -> list[Pair]:
         if self._stage is not Stage.OPERATIONAL or self._declared:
@@ -257,6 +314,8 @@ class InitiatorLogin:
 
     Send what `start` returns; feed each LoginResponse to `receive` and send what it returns, until
     it returns None: then the login is complete. `target_name` None opens a discovery session.
+    With `credentials` CHAP is offered; with `mutual` it is insisted on, and the target has to prove
+    that it has that name and secret too.
 
     Outcome: `parameters`, `tsih`, `target_alias`, `portal_group_tag`, and the numbers to go on
     with: `cmd_sn` of the next command, `exp_stat_sn`, `exp_cmd_sn`, `max_cmd_sn`.
@@ -273,11 +332,18 @@ class InitiatorLogin:
         cid: int = 0,
         tsih: int = 0,
         cmd_sn: int = 1,
+        credentials: Credentials | None = None,
+        mutual: Credentials | None = None,
     ) -> None:
+        """Raises ValueError for `mutual` without `credentials`, or with the same secret."""
+        if mutual is not None and credentials is None:
+            raise ValueError("the target proves itself only to who does so too: no credentials")
         self.initiator_name = normalize_name(initiator_name)
         self.target_name = None if target_name is None else normalize_name(target_name)
         self.isid, self.cid, self.tsih, self.cmd_sn = isid, cid, tsih, cmd_sn
-        self.offer = offer or Offer()
+        self._chap = None if credentials is None else ChapInitiator(credentials, mutual)
+        methods = (NONE,) if credentials is None else (CHAP, NONE) if mutual is None else (CHAP,)
+        self.offer = replace(offer or Offer(), auth_method=methods)
         self.parameters = Parameters()
         self.target_alias = ""
         self.portal_group_tag: int | None = None
@@ -287,6 +353,7 @@ class InitiatorLogin:
         self._alias = initiator_alias
         self._stage = Stage.SECURITY
         self._proposed: set[Stage] = set()
+        self._asked = False  # CHAP_A has been sent
         self._pdus = 0
         self._inbox = TextBuffer()
         self._outbox = _Outbox()
@@ -318,8 +385,9 @@ class InitiatorLogin:
             self._refused(response.status)
         if response.continued:
             return self._request(idle=True)
-        answers = self._negotiation.receive(self._inbox.take(), self._stage)
-        self._outbox.put(answers)
+        said, pairs = _split_chap(self._inbox.take())
+        answers = self._negotiation.receive(pairs, self._stage)
+        self._outbox.put(answers + self._authenticate(said))
         if response.transit:
             self._enter(response)
             if self.complete:
@@ -361,8 +429,40 @@ class InitiatorLogin:
                 raise Redirected(status, Portal.parse(addresses[0]))
         raise LoginFailure(status, f"login refused: {status.name.lower().replace('_', ' ')}")
 
+    def _authenticate(self, said: dict[str, str]) -> list[Pair]:
+        """Return what to say to what the target said of CHAP."""
+        chosen = self._negotiation.parameters.auth_method == CHAP
+        if said and (self._chap is None or not chosen or self._stage is not Stage.SECURITY):
+            raise ProtocolError("the target goes into CHAP, which was not agreed on")
+        if self._chap is None or not chosen or self._chap.done:
+            return []
+        if said:
+            return self._chap.receive(said)
+        if self._asked:
+            return []  # it may have more text to fetch, or has nothing to say: see `_enter`
+        self._asked = True
+        return self._chap.start()
+
+    @property
+    def _nothing_to_say(self) -> bool:
+        """Whether our part of the security stage is done; the target's proof may still be due."""
+        if self._stage is not Stage.SECURITY or self._chap is None:
+            return True
+        if not self._negotiation.settled("AuthMethod"):
+            return False
+        return self._negotiation.parameters.auth_method != CHAP or self._chap.answered
+
+    @property
+    def _unproved(self) -> bool:
+        chosen = self._negotiation.parameters.auth_method == CHAP
+        return self._chap is not None and chosen and not self._chap.done
+
     def _enter(self, response: LoginResponse) -> None:
         """The target agrees to leave the stage."""
+        if not self._nothing_to_say or self._unproved:
+            raise LoginFailure(
+                LoginStatus.AUTHENTICATION_FAILURE, "the target goes on before CHAP is done"
+            )
         wanted = self._next_stage
         if response.next_stage != wanted:
             raise ProtocolError(f"transition to stage {response.next_stage}, {wanted} asked for")
@@ -390,7 +490,7 @@ class InitiatorLogin:
             propose = self._negotiation.propose
             self._outbox.put(propose(("AuthMethod",)) if security else propose())
         data, more = (b"", False) if idle else self._outbox.take()
-        transit = not (idle or more)
+        transit = self._nothing_to_say and not (idle or more)
         return LoginRequest(
             isid=self.isid,
             tsih=self.tsih,

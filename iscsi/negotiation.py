@@ -264,6 +264,10 @@ class Negotiation:
                     answers.append((name, answer))
         return answers
 
+    def settled(self, name: str) -> bool:
+        """Whether a key that we proposed has been answered."""
+        return name in self._received and name not in self._proposed
+
     def finish(self) -> Parameters:
         """Return the outcome. An offer left unanswered keeps its default."""
         outcome = self.parameters

@@ -12,11 +12,13 @@ import select
 import socket
 import struct
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from threading import Event, Lock, Thread, current_thread
+from typing import Protocol
 
 from serverfree.iscsi import text
+from serverfree.iscsi.chap import Account
 from serverfree.iscsi.codes import (
     LoginStatus,
     LogoutReason,
@@ -33,13 +35,12 @@ from serverfree.iscsi.pdu import Buffer, LoginRequest, LogoutRequest, TextReques
 from serverfree.iscsi.pdu import TaskManagementRequest as TmfRequest
 from serverfree.iscsi.target import OFFER, QUEUE_DEPTH, TargetConnection
 from serverfree.iscsi.task import Task
-from serverfree.target.session import PORTAL_GROUP, Session, Target
+from serverfree.target.session import Session, Target
 from serverfree.target.task_set import Job, TaskSet
 from serverfree.target.units.command import Command, Lane, Nexus, Reply
 
 log = logging.getLogger(__name__)
 
-LOGIN_TIMEOUT = 15  # seconds from one login PDU to the next
 SEND_TIMEOUT = 60  # seconds in which a peer takes nothing of what it asked for
 _IOV_MAX = 1024  # buffers one sendmsg takes; Linux UIO_MAXIOV
 # A batch is sent early at these marks: answers must not pile up in memory behind a slow reader.
@@ -50,23 +51,43 @@ _DISCOVERY_TSIH = 1  # any but 0: nobody can add to a discovery session
 _NOBODY = Nexus("", "")
 
 
+class Entrance(Protocol):
+    """What a connection needs of the portal that let it in. Refusals are LoginFailure."""
+
+    group_tag: int  # of the portal group
+
+    @property
+    def login_timeout(self) -> int:
+        """Seconds from one login PDU to the next."""
+
+    def find_target(self, login: TargetLogin, name: str) -> Target:
+        """Return the target of this name, if it is here, for this initiator, and not elsewhere."""
+
+    def accounts(self, login: TargetLogin) -> Mapping[str, Account]:
+        """Return who may log in like this, by CHAP name; nobody is asked who he is if empty."""
+
+    def admit(self, login: TargetLogin, connection: "Connection") -> None:
+        """The login is complete but for its session; refuse it if there are too many."""
+
+    def send_targets(self, connection: "Connection", which: str) -> bytes:
+        """Answer SendTargets (appendix C): `All`, a name, or "" for the session's own."""
+
+
 class Connection:
     """One TCP connection of an initiator, from accept to close."""
 
     def __init__(
         self,
         sock: socket.socket,
-        find_target: Callable[[str], Target],
-        send_targets: Callable[["Connection", str], bytes],
+        entrance: Entrance,
         on_end: Callable[["Connection"], None],
     ) -> None:
-        """`find_target` raises LoginFailure for a name that is not here; `send_targets` answers."""
         self._socket = sock
-        self._find_target = find_target
-        self._send_targets = send_targets
+        self.entrance = entrance
         self._on_end = on_end
         self._peer = sock.getpeername()
         self.session: Session | None = None
+        self.initiator_name = ""  # known once the login is complete
         self._receiver = Receiver(LOGIN_SEGMENT)
         self._core: TargetConnection
         self._task_sets: dict[int, TaskSet] = {}
@@ -103,7 +124,7 @@ class Connection:
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             self._set_timeout(socket.SO_SNDTIMEO, SEND_TIMEOUT)
-            self._set_timeout(socket.SO_RCVTIMEO, LOGIN_TIMEOUT)
+            self._set_timeout(socket.SO_RCVTIMEO, self.entrance.login_timeout)
             login = self._login()
             if login is not None:
                 self._set_timeout(socket.SO_RCVTIMEO, 0)
@@ -128,10 +149,11 @@ class Connection:
         """Log the initiator in; None if it was refused or went away."""
         login = TargetLogin(
             TargetPolicy(
-                find=lambda login, name: self._find_target(name).alias,
+                find=lambda login, name: self.entrance.find_target(login, name).alias,
                 establish=self._establish,
+                accounts=self.entrance.accounts,
                 offer=OFFER,
-                portal_group_tag=PORTAL_GROUP,
+                portal_group_tag=self.entrance.group_tag,
                 command_window=QUEUE_DEPTH,
             )
         )
@@ -153,15 +175,16 @@ class Connection:
         return login
 
     def _establish(self, login: TargetLogin) -> int:
+        self.entrance.admit(login, self)
         if not login.target_name:  # a discovery session has no nexus with any unit
             if login.requested_tsih:
                 raise LoginFailure(
                     LoginStatus.SESSION_DOES_NOT_EXIST, "discovery has one connection"
                 )
             return _DISCOVERY_TSIH
-        target = self._find_target(login.target_name)
+        target = self.entrance.find_target(login, login.target_name)
         self.session = session = target.establish(login, self)
-        self._task_sets, self._missing = target.task_sets, target.missing
+        self._task_sets, self._missing = session.task_sets, session.missing
         self._nexus = session.nexus
         return session.tsih
 
@@ -331,7 +354,7 @@ class Connection:
         answer = b""
         for key, value in pairs:
             if key == "SendTargets":
-                answer += self._send_targets(self, value)
+                answer += self.entrance.send_targets(self, value)
             else:
                 # Nothing is renegotiated in full feature phase (6.2: the answer to what is not).
                 answer += text.pack([(key, text.REJECT)])
@@ -356,7 +379,7 @@ class Connection:
             if error.errno == errno.EFAULT:
                 # A mapped page could not be read, and its header is already gone. The initiator
                 # will retry on a new connection; by then the units read with preadv and say so.
-                for task_set in self._task_sets.values():
+                for task_set in list(self._task_sets.values()):
                     task_set.unit.distrust_map()
             raise
 

@@ -4,40 +4,68 @@ import errno
 import logging
 import socket
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from threading import Lock, Thread
 
 from serverfree.iscsi import text
+from serverfree.iscsi.chap import Account
 from serverfree.iscsi.codes import LoginStatus
 from serverfree.iscsi.errors import LoginFailure
+from serverfree.iscsi.login import TargetLogin
 from serverfree.iscsi.names import DiscoveredTarget, Portal, send_targets_pairs
 from serverfree.target.connection import Connection
-from serverfree.target.session import PORTAL_GROUP, Target
+from serverfree.target.session import Target
 
 log = logging.getLogger(__name__)
 
 BACKLOG = 128
-MAX_CONNECTIONS = 1024
 _WILDCARDS = ("0.0.0.0", "::")
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a server lets in. Past a limit the newcomer is refused; nobody else notices."""
+
+    login_timeout: int = 15  # seconds from one login PDU to the next
+    connections: int = 1024  # at one portal
+    connections_per_initiator: int = 256
+    sessions: int = 1024  # at one target
+
+
 class Server:
     """Targets served at portals until `stop`.
 
     `advertise` is what SendTargets names instead of the portals' own addresses: for initiators
-    that reach us through an address translation.
+    that reach us through an address translation. `discovery` are the accounts, by CHAP name, of
+    those who may ask for SendTargets; empty: anybody. `targets` may be added to and taken from
+    while serving: by `add_target` and `remove_target`.
     """
 
-    targets: Sequence[Target]
-    portals: Sequence[Portal]
-    advertise: Sequence[Portal] = ()
-    _listeners: list[socket.socket] = field(default_factory=list)
-    _threads: list[Thread] = field(default_factory=list)
-    _connections: set[Connection] = field(default_factory=set)
-    _lock: Lock = field(default_factory=Lock)
-    _stopping: bool = False
+    def __init__(
+        self,
+        targets: Sequence[Target],
+        portals: Sequence[Portal],
+        advertise: Sequence[Portal] = (),
+        *,
+        limits: Limits | None = None,
+        discovery: Mapping[str, Account] | None = None,
+    ) -> None:
+        self.portals = portals
+        self.advertise = advertise
+        self.limits = limits or Limits()
+        self.discovery = discovery or {}
+        self._targets = {target.name: target for target in targets}
+        self._entrances: list[_Entrance] = []
+        self._connections: set[Connection] = set()
+        self._lock = Lock()
+        self._stopping = False
+
+    @property
+    def targets(self) -> list[Target]:
+        """What is served at this moment."""
+        return list(self._targets.values())
 
     def start(self) -> list[Portal]:
         """Listen at every portal and return the addresses, port 0 replaced by the one chosen.
@@ -46,27 +74,21 @@ class Server:
         """
         try:
             for portal in self.portals:
-                self._listeners.append(_listen(portal))
+                self._entrances.append(_Entrance(self, _listen(portal), portal.group_tag))
         except OSError:
-            for listener in self._listeners:
-                listener.close()
-            self._listeners.clear()
+            for entrance in self._entrances:
+                entrance.close()
+            self._entrances.clear()
             raise
-        for listener in self._listeners:
-            thread = Thread(target=self._accept, args=(listener,), name="portal", daemon=True)
-            thread.start()
-            self._threads.append(thread)
-        return [_address(listener.getsockname()) for listener in self._listeners]
+        for entrance in self._entrances:
+            entrance.open()
+        return [entrance.address for entrance in self._entrances]
 
     def stop(self) -> None:
         """Take no more, end every connection, put everything acknowledged on stable storage."""
         self._stopping = True
-        for listener in self._listeners:
-            listener.shutdown(socket.SHUT_RDWR)  # wakes the accept
-        for thread in self._threads:
-            thread.join()
-        for listener in self._listeners:
-            listener.close()
+        for entrance in self._entrances:
+            entrance.close()
         with self._lock:
             connections = list(self._connections)
         for connection in connections:
@@ -74,56 +96,49 @@ class Server:
         for target in self.targets:
             target.close()
 
+    def add_target(self, target: Target) -> None:
+        """Serve one target more."""
+        self._targets = {**self._targets, target.name: target}
+
+    def remove_target(self, name: str) -> Target:
+        """Let nobody log in at a target any more, and return it; its sessions go on."""
+        rest = dict(self._targets)
+        target = rest.pop(name)
+        self._targets = rest
+        return target
+
     def find_target(self, name: str) -> Target:
         """Return the target of this name; LoginFailure NOT FOUND if there is none."""
-        for target in self.targets:
-            if target.name == name:
-                return target
-        raise LoginFailure(LoginStatus.NOT_FOUND, f"no target {name}")
+        target = self._targets.get(name)
+        if target is None:
+            raise LoginFailure(LoginStatus.NOT_FOUND, f"no target {name}")
+        return target
 
-    def send_targets(self, connection: Connection, which: str) -> bytes:
-        """Answer SendTargets (RFC 7143 appendix C): `All`, a name, or "" for the session's own."""
-        if which == "All":
-            targets = list(self.targets)
-        else:
-            session = connection.session
-            name = which or (session.target.name if session else "")
-            targets = [target for target in self.targets if target.name == name]
-        portals = tuple(self.advertise) or self._reachable_at(connection)
-        return text.pack(
-            send_targets_pairs(DiscoveredTarget(target.name, portals) for target in targets)
-        )
+    def _addresses(self, connection: Connection, target: Target) -> tuple[Portal, ...]:
+        """Where a target is reached, as this initiator can use it.
 
-    def _reachable_at(self, connection: Connection) -> tuple[Portal, ...]:
-        """The portals as this initiator can use them: a wildcard is the address it came to."""
-        portals = []
-        for listener in self._listeners:
-            portal = _address(listener.getsockname())
+        A wildcard is the address that the initiator came to.
+        """
+        if self.advertise:
+            return tuple(self.advertise)
+        portals: list[Portal] = []
+        for entrance in self._entrances:
+            if target.groups is not None and entrance.group_tag not in target.groups:
+                continue
+            portal = entrance.address
             if portal.host in _WILDCARDS:
-                portal = Portal(connection.local_address[0], portal.port, PORTAL_GROUP)
+                portal = Portal(connection.local_address[0], portal.port, entrance.group_tag)
             if portal not in portals:
                 portals.append(portal)
         return tuple(portals)
 
-    def _accept(self, listener: socket.socket) -> None:
-        while not self._stopping:
-            try:
-                sock, _ = listener.accept()
-            except OSError as error:
-                if self._stopping:
-                    return
-                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                    log.warning("cannot accept: %s", error)
-                    time.sleep(0.1)  # until others have ended; the backlog holds who comes
-                continue
-            self._welcome(sock)
-
-    def _welcome(self, sock: socket.socket) -> None:
+    def _welcome(self, sock: socket.socket, entrance: "_Entrance") -> None:
         with self._lock:
             try:
-                if len(self._connections) >= MAX_CONNECTIONS:
-                    raise OSError(f"{MAX_CONNECTIONS} connections are open")
-                connection = Connection(sock, self.find_target, self.send_targets, self._ended)
+                here = sum(one.entrance is entrance for one in self._connections)
+                if here >= self.limits.connections:
+                    raise OSError(f"{here} connections are open at {entrance.address}")
+                connection = Connection(sock, entrance, self._ended)
             except OSError as error:  # or it is gone again, or there is no descriptor left
                 log.warning("connection not served: %s", error)
                 sock.close()
@@ -131,9 +146,102 @@ class Server:
             self._connections.add(connection)
         connection.start()
 
+    def _admit(self, login: TargetLogin, connection: Connection) -> None:
+        with self._lock:
+            counts = Counter(one.initiator_name for one in self._connections)
+            if counts[login.initiator_name] >= self.limits.connections_per_initiator:
+                raise LoginFailure(
+                    LoginStatus.TOO_MANY_CONNECTIONS,
+                    f"{login.initiator_name} has {counts[login.initiator_name]} connections",
+                )
+            connection.initiator_name = login.initiator_name
+
     def _ended(self, connection: Connection) -> None:
         with self._lock:
             self._connections.discard(connection)
+
+
+class _Entrance:
+    """One portal: its listening socket, and what those who come through it find."""
+
+    def __init__(self, server: Server, listener: socket.socket, group_tag: int) -> None:
+        self.group_tag = group_tag
+        host, port = listener.getsockname()[:2]
+        self.address = Portal(host, port, group_tag)
+        self._server = server
+        self._listener = listener
+        self._thread: Thread | None = None
+
+    @property
+    def login_timeout(self) -> int:
+        """Seconds from one login PDU to the next."""
+        return self._server.limits.login_timeout
+
+    def open(self) -> None:
+        """Take connections."""
+        self._thread = Thread(target=self._accept, name=f"portal {self.address}", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Take no more."""
+        if self._thread is not None:
+            self._listener.shutdown(socket.SHUT_RDWR)  # wakes the accept
+            self._thread.join()
+        self._listener.close()
+
+    def find_target(self, login: TargetLogin, name: str) -> Target:
+        """Return the target, if it is at this portal, for this initiator, and not elsewhere."""
+        target = self._server.find_target(name)
+        if target.groups is not None and self.group_tag not in target.groups:
+            raise LoginFailure(
+                LoginStatus.NOT_FOUND, f"{name} is not in portal group {self.group_tag}"
+            )
+        target.access.find(login.initiator_name)
+        if target.redirect is not None:
+            raise target.redirect.refusal()
+        return target
+
+    def accounts(self, login: TargetLogin) -> Mapping[str, Account]:
+        """Return who may log in like this, by CHAP name."""
+        if not login.target_name:
+            return self._server.discovery
+        entry = self._server.find_target(login.target_name).access.find(login.initiator_name)
+        return {} if entry.account is None else {entry.account.credentials.name: entry.account}
+
+    def admit(self, login: TargetLogin, connection: Connection) -> None:
+        """Refuse an initiator that has too many connections."""
+        self._server._admit(login, connection)
+
+    def send_targets(self, connection: Connection, which: str) -> bytes:
+        """Answer SendTargets (RFC 7143 appendix C): `All`, a name, or "" for the session's own.
+
+        Told are the targets that the initiator may log in at.
+        """
+        session = connection.session
+        name = which or (session.target.name if session else "")
+        targets = [
+            target
+            for target in self._server.targets
+            if name in ("All", target.name) and target.access.allows(connection.initiator_name)
+        ]
+        found = (
+            DiscoveredTarget(target.name, self._server._addresses(connection, target))
+            for target in targets
+        )
+        return text.pack(send_targets_pairs(one for one in found if one.portals))
+
+    def _accept(self) -> None:
+        while not self._server._stopping:
+            try:
+                sock, _ = self._listener.accept()
+            except OSError as error:
+                if self._server._stopping:
+                    return
+                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                    log.warning("cannot accept: %s", error)
+                    time.sleep(0.1)  # until others have ended; the backlog holds who comes
+                continue
+            self._server._welcome(sock, self)
 
 
 def _listen(portal: Portal) -> socket.socket:
@@ -147,7 +255,3 @@ def _listen(portal: Portal) -> socket.socket:
         listener.close()
         raise OSError(error.errno, f"cannot listen at {portal}: {error.strerror}") from None
     return listener
-
-
-def _address(name: tuple[str, int]) -> Portal:
-    return Portal(name[0], name[1], PORTAL_GROUP)

@@ -1,6 +1,7 @@
 """Targets and their sessions: who is logged in, and to what (RFC 7143 4.4, 6.3)."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import Protocol
@@ -9,11 +10,14 @@ from serverfree.iscsi.codes import LoginStatus
 from serverfree.iscsi.errors import LoginFailure
 from serverfree.iscsi.login import TargetLogin
 from serverfree.iscsi.names import initiator_port_name, target_port_name
+from serverfree.scsi.sense import Asc
+from serverfree.target.access import ANYBODY, AccessList, Redirect
 from serverfree.target.task_set import TaskSet
 from serverfree.target.units.command import LogicalUnit, Nexus
 from serverfree.target.units.missing import MissingUnit
 
 PORTAL_GROUP = 1
+MAX_SESSIONS = 1024
 _ADDRESSES = 256  # LUNs below this have two spellings, SAM-5 4.7.4
 
 
@@ -29,42 +33,135 @@ class Link(Protocol):
 
 @dataclass(slots=True, eq=False)
 class Session:
-    """One I_T nexus and the connection that carries it."""
+    """One I_T nexus and the connection that carries it.
+
+    `task_sets` is what the initiator sees, by LUN as a PDU has it; it changes while the session
+    lives. `luns` are the numbers in it.
+    """
 
     target: "Target"
+    initiator_name: str
     nexus: Nexus
     isid: bytes
     tsih: int
     link: Link
+    missing: TaskSet  # answers for every other LUN
+    task_sets: dict[int, TaskSet] = field(default_factory=dict)
+    luns: tuple[int, ...] = ()
 
 
-@dataclass(slots=True, eq=False)
 class Target:
-    """A target: its name, its logical units by LUN, its sessions. Safe from several threads."""
+    """A target: its name, its logical units by LUN, its sessions. Safe from several threads.
 
-    name: str
-    units: Sequence[LogicalUnit]
-    alias: str = ""
-    task_sets: dict[int, TaskSet] = field(default_factory=dict)  # by LUN as a PDU has it
-    missing: TaskSet = field(init=False)  # answers for every other LUN
-    _sessions: dict[int, Session] = field(default_factory=dict)  # by TSIH
-    _last_tsih: int = 0
-    _lock: Lock = field(default_factory=Lock)
+    `access` says who may log in and what each initiator sees; `groups` are the tags of the portal
+    groups it is reached through, None all; with `redirect` it lives elsewhere. All may be changed
+    while it is served: `refresh` then tells the sessions.
+    """
 
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        name: str,
+        units: Sequence[LogicalUnit] = (),
+        *,
+        alias: str = "",
+        access: AccessList = ANYBODY,
+        groups: Container[int] | None = None,
+        redirect: Redirect | None = None,
+        max_sessions: int = MAX_SESSIONS,
+    ) -> None:
+        """`units` get LUNs from 0; `add` takes more, at any LUN."""
+        self.name = name
+        self.alias = alias
+        self.access = access
+        self.groups = groups
+        self.redirect = redirect
+        self.max_sessions = max_sessions
+        self.units: dict[int, LogicalUnit] = {}
+        self.task_sets: dict[int, TaskSet] = {}  # every unit, by LUN as a PDU has it
+        self._by_lun: dict[int, TaskSet] = {}
+        self._sessions: dict[int, Session] = {}  # by TSIH
+        self._seen: dict[Nexus, Session] = {}
+        self._last_tsih = 0
+        self._lock = Lock()
+        self._layout = Lock()  # held while units come and go and sessions are given theirs
         absent = MissingUnit()
         absent.lun_inventory = self.luns
         self.missing = TaskSet(absent)
-        for lun, unit in enumerate(self.units):
-            unit.lun_inventory = self.luns
-            task_set = TaskSet(unit)
+        for lun, unit in enumerate(units):
+            self.add(lun, unit)
+
+    # ---------------------------------------------------------------- units
+
+    def add(self, lun: int, unit: LogicalUnit) -> None:
+        """Serve a unit at a LUN that is free; `refresh` shows it to the sessions there are."""
+        assert lun not in self.units
+        unit.lun_inventory = self.luns
+        task_set = TaskSet(unit)
+        with self._layout:
+            self.units[lun] = unit
+            self._by_lun[lun] = task_set
             for address in lun_addresses(lun):
                 self.task_sets[address] = task_set
+
+    def remove_unit(self, lun: int) -> None:
+        """Serve a unit no longer: its commands end, then it is closed."""
+        with self._layout:
+            unit, task_set = self.units.pop(lun), self._by_lun.pop(lun)
+            for address in lun_addresses(lun):
+                del self.task_sets[address]
+        self.refresh()
+        task_set.close()
+        unit.close()
+
+    def refresh(self) -> None:
+        """Give every session what its initiator may see now; who sees a change is told (3F/0E)."""
+        for session in self.sessions():
+            before = dict(session.task_sets)
+            with suppress(LoginFailure):  # not in the list any more: it keeps what it has
+                self._show(session)
+            if session.task_sets != before:
+                for task_set in set(session.task_sets.values()):
+                    task_set.unit.raise_attention(
+                        Asc.REPORTED_LUNS_DATA_HAS_CHANGED, only=session.nexus
+                    )
+
+    def _show(self, session: Session) -> None:
+        """Set what a session sees; units that are new to it are attached, others let go of."""
+        entry = self.access.find(session.initiator_name)
+        with self._layout:
+            named = {lun: (ts.unit.name, ts) for lun, ts in self._by_lun.items()}
+            view = entry.view(named)
+            before = set(session.task_sets.values())
+            for task_set, permission in view.values():
+                if task_set in before:
+                    task_set.unit.permit(session.nexus, permission)
+                else:
+                    task_set.unit.attach(session.nexus, permission)
+            now = {
+                address: task_set
+                for lun, (task_set, _) in view.items()
+                for address in lun_addresses(lun)
+            }
+            # In place, and never empty in between: the connection's thread looks things up here.
+            session.task_sets.update(now)
+            for address in session.task_sets.keys() - now.keys():
+                del session.task_sets[address]
+            session.luns = tuple(sorted(view))
+            for task_set in before - set(now.values()):
+                task_set.unit.detach(session.nexus)
+
+    def luns(self, nexus: Nexus) -> Sequence[int]:
+        """Return the LUNs that there are for a nexus: what REPORT LUNS lists to it."""
+        session = self._seen.get(nexus)
+        return sorted(self.units) if session is None else session.luns
+
+    # ---------------------------------------------------------------- sessions
 
     def establish(self, login: TargetLogin, link: Link) -> Session:
         """Make the session of a finished login; an older one of the same port ends (6.3.5).
 
-        Raises LoginFailure for a second connection: MaxConnections is 1.
+        Raises LoginFailure for a second connection (MaxConnections is 1), for an initiator that
+        is not in the access list, and when there are too many sessions.
         """
         if login.requested_tsih:
             with self._lock:
@@ -78,16 +175,26 @@ class Target:
             )
         nexus = Nexus(
             initiator_port_name(login.initiator_name, login.isid),
-            target_port_name(self.name, PORTAL_GROUP),
+            target_port_name(self.name, login.policy.portal_group_tag),
         )
         while old := self._find(nexus):
             old.link.drop()
             self.remove(old)
         with self._lock:
-            session = Session(self, nexus, login.isid, self._new_tsih(), link)
+            if len(self._sessions) >= self.max_sessions:
+                raise LoginFailure(
+                    LoginStatus.OUT_OF_RESOURCES, f"{self.name} has {self.max_sessions} sessions"
+                )
+            session = Session(
+                self, login.initiator_name, nexus, login.isid, self._new_tsih(), link, self.missing
+            )
             self._sessions[session.tsih] = session
-        for unit in self.units:
-            unit.attach(nexus)
+            self._seen[nexus] = session
+        try:
+            self._show(session)
+        except LoginFailure:
+            self.remove(session)
+            raise
         return session
 
     def remove(self, session: Session) -> None:
@@ -95,12 +202,10 @@ class Target:
         with self._lock:
             if self._sessions.pop(session.tsih, None) is None:
                 return
-        for unit in self.units:
-            unit.detach(session.nexus)
-
-    def luns(self) -> Sequence[int]:
-        """Return the LUNs that there are: what REPORT LUNS lists."""
-        return range(len(self.units))
+            self._seen.pop(session.nexus, None)
+        with self._layout:
+            for task_set in set(session.task_sets.values()):
+                task_set.unit.detach(session.nexus)
 
     def sessions(self) -> list[Session]:
         """Return the sessions of this moment."""
@@ -111,14 +216,14 @@ class Target:
         """End every session, then put the units' data on stable storage and let go of them."""
         for session in self.sessions():
             session.link.drop()
-        for task_set in set(self.task_sets.values()):
+        for task_set in self._by_lun.values():
             task_set.close()
-        for unit in self.units:
+        for unit in self.units.values():
             unit.close()
 
     def _find(self, nexus: Nexus) -> Session | None:
         with self._lock:
-            return next((s for s in self._sessions.values() if s.nexus == nexus), None)
+            return self._seen.get(nexus)
 
     def _new_tsih(self) -> int:
         while True:

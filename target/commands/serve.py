@@ -79,6 +79,6 @@ def serve(args: argparse.Namespace, make_target: Callable[[], Target]) -> int:
 
 
 def _announce(target: Target, addresses: Sequence[Portal]) -> None:
-    for lun, unit in enumerate(target.units):
+    for lun, unit in sorted(target.units.items()):
         print(f"iscsi://{addresses[0]}/{target.name}/{lun}", unit.kind, unit.name, sep="\t")
     print("ready", flush=True)

@@ -1,5 +1,6 @@
 """Unit attention conditions, kept per I_T nexus (SAM-5 5.14)."""
 
+from collections.abc import Iterable
 from threading import Lock
 
 from serverfree.scsi.sense import Asc
@@ -31,12 +32,22 @@ class Attentions:
             self._attached.discard(nexus)
             self.pending.pop(nexus, None)
 
-    def establish(self, asc: Asc, but: Nexus | None = None) -> None:
-        """Queue a condition for every attached nexus except `but`."""
+    def establish(self, asc: Asc, but: Nexus | None = None, only: Nexus | None = None) -> None:
+        """Queue a condition for every attached nexus except `but`, or for `only` one."""
         with self._lock:
-            for nexus in self._attached:
+            for nexus in self._attached if only is None else self._attached & {only}:
                 if nexus != but and asc not in (queue := self.pending.setdefault(nexus, [])):
                     queue.append(asc)
+
+    def tell(self, nexuses: Iterable[Nexus], asc: Asc) -> None:
+        """Queue a condition for those of these nexuses that are attached."""
+        for nexus in nexuses:
+            self.establish(asc, only=nexus)
+
+    def attached(self) -> list[Nexus]:
+        """Return the nexuses of this moment."""
+        with self._lock:
+            return list(self._attached)
 
     def take(self, nexus: Nexus) -> Asc | None:
         """Return the oldest condition of a nexus and clear it."""

@@ -1,7 +1,8 @@
 """The gate: every command of every logical unit is judged here, once, before it runs."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from threading import Lock
 from typing import TYPE_CHECKING, ClassVar
 
 from serverfree.scsi.designator import Designator, locally_assigned
@@ -16,8 +17,12 @@ from serverfree.scsi.mode import ModePage
 from serverfree.scsi.sense import Asc, Sense, SenseKey
 from serverfree.scsi.status import Status
 from serverfree.scsi.vpd import DeviceIdentification, UnitSerialNumber
+from serverfree.target.backstore.state import StateFile
 from serverfree.target.units.attention import Attentions
 from serverfree.target.units.command import Command, Lane, Nexus, Reply
+from serverfree.target.units.permission import EVERYTHING, Permission
+from serverfree.target.units.ports import ONLY_PORT
+from serverfree.target.units.reservations import Reservations
 from serverfree.target.units.table import Dispatch, Row, Table, merge_tables, table_of
 
 if TYPE_CHECKING:
@@ -26,6 +31,9 @@ if TYPE_CHECKING:
 __all__ = ["Row", "Table", "Unit", "merge_tables", "table_of"]
 
 log = logging.getLogger(__name__)
+
+Restriction = Callable[[Row, Command], None]
+"""What judges every command while something special is so; it raises ScsiError to refuse one."""
 
 VENDOR = "SRVFREE"
 REVISION = "0001"
@@ -40,7 +48,8 @@ class Unit:
     be told first. `execute` may be called from several threads at once.
 
     `name` is unique within `target`, the name of the target that shows the unit; both together
-    make the designator, which so survives restarts.
+    make the designator, which so survives restarts. `state` keeps what must outlive the process
+    (reservations with APTPL, saved mode pages); without it the unit says that it cannot.
     """
 
     TABLE: ClassVar[Table] = {}
@@ -54,13 +63,34 @@ class Unit:
         VersionDescriptor.ISCSI,
     )
 
-    def __init__(self, name: str, *, target: str = "") -> None:
+    def __init__(self, name: str, *, target: str = "", state: StateFile | None = None) -> None:
         self.name = name
+        self.state = state
         self.designator: Designator = locally_assigned(target, name)
         self.serial: str = self.designator.identifier.hex().upper()
-        self.lun_inventory: Callable[[], Sequence[int]] = lambda: (0,)
-        """The LUNs that REPORT LUNS lists; the target replaces it."""
+        self.lun_inventory: Callable[[Nexus], Sequence[int]] = lambda nexus: (0,)
+        """The LUNs that REPORT LUNS lists to a nexus; the target replaces it."""
+        self.permissions: dict[Nexus, Permission] = {}
+        """Of the nexuses that may not do everything."""
         self.attentions = Attentions()
+        self.ports: Callable[[], Sequence[int]] = lambda: (ONLY_PORT,)
+        """The relative identifiers of the target's ports; a target with several replaces it."""
+        self.abort_commands: Callable[[Collection[Nexus]], None] = lambda nexuses: None
+        """Ends the commands of these nexuses and returns when they have; the target replaces it."""
+        self.restrictions: tuple[Restriction, ...] = ()
+        """What the gate asks before a command runs; empty but for special times."""
+        self._restricting = Lock()
+        self.descriptor_sense = False
+        """Whether sense data is sent in descriptor format (D_SENSE)."""
+        self.reservations = Reservations(
+            self.attentions,
+            ports=lambda: self.ports(),
+            attached=self.attentions.attached,
+            abort=lambda nexuses: self.abort_commands(nexuses),
+            changed=self._reservations_changed,
+            state=state,
+        )
+        self._reservations_changed()
         self._copy_manager: ThirdPartyCopy | None = None
         self.dispatch = Dispatch(self, self.TABLE)
 
@@ -151,21 +181,41 @@ class Unit:
             if self.attentions.pending and not entry.row.in_attention:
                 asc = self.attentions.take(command.nexus)
                 if asc is not None:
-                    return _check_condition(Sense(SenseKey.UNIT_ATTENTION, asc))
+                    return self._check_condition(Sense(SenseKey.UNIT_ATTENTION, asc))
+            if self.permissions:
+                self._require_permission(command)
+            if self.restrictions:
+                for restriction in self.restrictions:
+                    restriction(entry.row, command)
             outcome = entry.run(self, command)
             if isinstance(outcome, Reply):
                 return outcome
             return Reply(outcome) if outcome is not None else Reply()
         except CheckCondition as error:
-            return _check_condition(error.sense)
+            return self._check_condition(error.sense)
         except ScsiError as error:
             return Reply(status=error.status)
         except OSError as error:
             log.error("%s: command %s: %s", self.name, bytes(command.cdb).hex(" "), error)
-            return _check_condition(self.sense_of(error))
+            return self._check_condition(self.sense_of(error))
         except Exception:
             log.exception("%s: command %s failed", self.name, bytes(command.cdb).hex(" "))
-            return _check_condition(Sense(SenseKey.HARDWARE_ERROR, Asc.INTERNAL_TARGET_FAILURE))
+            return self._check_condition(
+                Sense(SenseKey.HARDWARE_ERROR, Asc.INTERNAL_TARGET_FAILURE)
+            )
+
+    def _check_condition(self, sense: Sense) -> Reply:
+        sense.descriptor_format = self.descriptor_sense
+        return Reply(status=Status.CHECK_CONDITION, sense=sense)
+
+    def restrict(self, restriction: Restriction, on: bool) -> None:
+        """Have the gate ask this before every command, or no more."""
+        with self._restricting:
+            others = tuple(each for each in self.restrictions if each != restriction)
+            self.restrictions = (*others, restriction) if on else others
+
+    def _reservations_changed(self) -> None:
+        self.restrict(self.reservations.check, self.reservations.restricts)
 
     def lane(self, cdb: bytes) -> Lane:
         """Return where this CDB may run. Cheap; never raises."""
@@ -185,32 +235,52 @@ class Unit:
 
     # What the transport tells
 
-    def attach(self, nexus: Nexus) -> None:
-        """A nexus has come up: it has a power-on unit attention to hear."""
+    def attach(self, nexus: Nexus, permission: Permission = EVERYTHING) -> None:
+        """A nexus has come up, with this permission; it has a power-on unit attention to hear."""
+        self.permit(nexus, permission)
         self.attentions.attach(nexus)
+
+    def permit(self, nexus: Nexus, permission: Permission) -> None:
+        """What the nexus may do here has changed."""
+        if permission == EVERYTHING:
+            self.permissions.pop(nexus, None)
+        else:
+            self.permissions[nexus] = permission
+
+    def read_only_for(self, nexus: Nexus) -> bool:
+        """Whether this nexus may not change the medium, whoever else may."""
+        return self.permissions.get(nexus, EVERYTHING).read_only
+
+    def _require_permission(self, command: Command) -> None:
+        sense = self.permissions.get(command.nexus, EVERYTHING).refusal(
+            self.device_type, command.cdb
+        )
+        if sense is not None:
+            raise CheckCondition(sense)
 
     def detach(self, nexus: Nexus) -> None:
         """A nexus is lost: what was kept for it goes."""
+        self.permissions.pop(nexus, None)
         self.attentions.detach(nexus)
+        self.reservations.forget(nexus)
         if self._copy_manager is not None:
             self._copy_manager.forget(nexus)
 
-    def raise_attention(self, asc: Asc, *, but: Nexus | None = None) -> None:
-        """Queue a unit attention for every attached nexus except `but`."""
-        self.attentions.establish(asc, but)
+    def raise_attention(
+        self, asc: Asc, *, but: Nexus | None = None, only: Nexus | None = None
+    ) -> None:
+        """Queue a unit attention for every attached nexus except `but`, or for `only` one."""
+        self.attentions.establish(asc, but, only)
 
     def distrust_map(self) -> None:
         """The kernel could not read memory that a reply pointed to; nothing here is mapped."""
 
     def reset(self) -> None:
         """LOGICAL UNIT RESET (SAM-5 6.3.3): volatile settings go back, every nexus is told."""
+        self.reservations.reset()
         if self._copy_manager is not None:
             self._copy_manager.reset()
         self.raise_attention(Asc.BUS_DEVICE_RESET_FUNCTION_OCCURRED)
 
     def close(self) -> None:
         """Put everything acknowledged on stable storage and let go of it."""
-
-
-def _check_condition(sense: Sense) -> Reply:
-    return Reply(status=Status.CHECK_CONDITION, sense=sense)

@@ -8,6 +8,7 @@ from typing import Protocol
 from serverfree.scsi.device import Buffer
 from serverfree.scsi.sense import Asc, Sense
 from serverfree.scsi.status import Status
+from serverfree.target.units.permission import EVERYTHING, Permission
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ class LogicalUnit(Protocol):
     name: str
     kind: str  # "disk", "tape", "copy-manager", "snapshot": as the ready line prints it
     ordered: bool  # no command may overtake a queued one (a tape has a position, a disk has not)
-    lun_inventory: Callable[[], Sequence[int]]  # what REPORT LUNS lists; set by the target
+    lun_inventory: Callable[[Nexus], Sequence[int]]  # what REPORT LUNS lists; set by the target
 
     def lane(self, cdb: bytes) -> Lane:
         """Return where this CDB may run. Cheap; never raises."""
@@ -80,14 +81,19 @@ class LogicalUnit(Protocol):
     def execute(self, command: Command) -> Reply:
         """Run a command to its end. Never raises: every error is a status with its sense."""
 
-    def attach(self, nexus: Nexus) -> None:
-        """A nexus has come up: it has a power-on unit attention to hear."""
+    def attach(self, nexus: Nexus, permission: Permission = EVERYTHING) -> None:
+        """A nexus has come up, with this permission; it has a power-on unit attention to hear."""
+
+    def permit(self, nexus: Nexus, permission: Permission) -> None:
+        """What the nexus may do here has changed."""
 
     def detach(self, nexus: Nexus) -> None:
         """A nexus is lost: what was kept for it goes."""
 
-    def raise_attention(self, asc: Asc, *, but: Nexus | None = None) -> None:
-        """Queue a unit attention for every attached nexus except `but`."""
+    def raise_attention(
+        self, asc: Asc, *, but: Nexus | None = None, only: Nexus | None = None
+    ) -> None:
+        """Queue a unit attention for every attached nexus except `but`, or for `only` one."""
 
     def distrust_map(self) -> None:
         """The kernel could not read memory that a reply pointed to: read by calls from now on."""

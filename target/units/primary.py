@@ -20,9 +20,10 @@ from serverfree.scsi.errors import (
     invalid_field_in_parameter_list,
 )
 from serverfree.scsi.luns import pack_lun_list
-from serverfree.scsi.mode import ALL_PAGES, ALL_SUBPAGES, ModeData, ModePage
+from serverfree.scsi.mode import ALL_PAGES, ALL_SUBPAGES, WRITE_PROTECTED, ModeData, ModePage
 from serverfree.scsi.sense import Asc, Sense, SenseKey
 from serverfree.scsi.vpd import SupportedPages
+from serverfree.target.units.access import Access
 from serverfree.target.units.base import Row, Unit, table_of
 from serverfree.target.units.command import Command
 from serverfree.target.units.report import report_supported_operation_codes
@@ -76,7 +77,7 @@ def report_luns(unit: Unit, command: Command) -> bytes:
     if cdb.select_report not in list(SelectReport):
         raise invalid_field_in_cdb(2)
     unit.attentions.clear(command.nexus, Asc.REPORTED_LUNS_DATA_HAS_CHANGED)
-    luns = () if cdb.select_report == SelectReport.WELL_KNOWN else unit.lun_inventory()
+    luns = () if cdb.select_report == SelectReport.WELL_KNOWN else unit.lun_inventory(command.nexus)
     return pack_lun_list(luns)[: cdb.allocation_length]
 
 
@@ -96,6 +97,8 @@ def mode_sense(unit: Unit, command: Command) -> bytes:
     if cdb.page_code == ALL_PAGES and cdb.subpage_code not in (0, ALL_SUBPAGES):
         raise invalid_field_in_cdb(3)
     medium_type, device_specific = unit.mode_medium()
+    if unit.read_only_for(command.nexus):
+        device_specific |= WRITE_PROTECTED
     long_lba = isinstance(cdb, ModeSense10) and cdb.long_lba_accepted
     data = ModeData(
         medium_type,
@@ -168,12 +171,17 @@ def _parameter_list_length(unit: Unit, cdb: bytes) -> int:
 
 
 PRIMARY_TABLE = table_of(
-    Row("TEST UNIT READY", TestUnitReady.USAGE, test_unit_ready),
-    Row("REQUEST SENSE", RequestSense.USAGE, request_sense, in_attention=True),
-    Row("INQUIRY", Inquiry.USAGE, inquiry, in_attention=True),
-    Row("REPORT LUNS", ReportLuns.USAGE, report_luns, in_attention=True),
-    Row("MODE SENSE(6)", ModeSense6.USAGE, mode_sense),
-    Row("MODE SENSE(10)", ModeSense10.USAGE, mode_sense),
+    Row("TEST UNIT READY", TestUnitReady.USAGE, test_unit_ready, access=Access.ALWAYS),
+    *(
+        Row(name, layout.USAGE, run, in_attention=True, access=Access.ALWAYS)
+        for name, layout, run in (
+            ("REQUEST SENSE", RequestSense, request_sense),
+            ("INQUIRY", Inquiry, inquiry),
+            ("REPORT LUNS", ReportLuns, report_luns),
+        )
+    ),
+    Row("MODE SENSE(6)", ModeSense6.USAGE, mode_sense, access=Access.READS),
+    Row("MODE SENSE(10)", ModeSense10.USAGE, mode_sense, access=Access.READS),
     Row(
         "MODE SELECT(6)",
         ModeSelect6.usage_without("save_pages"),
@@ -191,5 +199,6 @@ PRIMARY_TABLE = table_of(
         ReportSupportedOperationCodes.USAGE,
         report_supported_operation_codes,
         service_action=ReportSupportedOperationCodes.SERVICE_ACTION,
+        access=Access.READS,
     ),
 )

@@ -130,7 +130,7 @@ def test_a_stopped_disk_says_so_until_it_is_started(disk: Host) -> None:
 
 
 def test_report_luns_lists_what_the_target_has(disk: Host) -> None:
-    disk.unit.lun_inventory = lambda: (0, 1, 300)
+    disk.unit.lun_inventory = lambda nexus: (0, 1, 300)
     listed = bytes.fromhex(
         "00 00 00 18 00 00 00 00"
         "00 00 00 00 00 00 00 00  00 01 00 00 00 00 00 00  41 2c 00 00 00 00 00 00"
@@ -412,7 +412,7 @@ def test_a_missing_unit_says_that_it_is_missing() -> None:
     )
     told = Sense.unpack(missing.good(RequestSense(allocation_length=18)))
     assert (told.key, told.asc) == (SenseKey.ILLEGAL_REQUEST, Asc.LOGICAL_UNIT_NOT_SUPPORTED)
-    missing.unit.lun_inventory = lambda: (0, 5)
+    missing.unit.lun_inventory = lambda nexus: (0, 5)
     assert len(missing.good(ReportLuns(allocation_length=64))) == 24
     for cdb in (TestUnitReady().pack(), b"\x28", b"\xff"):
         sense = missing.sense(cdb)
