@@ -33,11 +33,14 @@ others is a descriptor as it stands, right or wrong: copy managers are to be tri
 """
 
 import json
+import struct
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields
 from pathlib import Path
 from typing import Any, cast
+
+from construct import ConstructError
 
 from serverfree.initiator.copy_listing import words_of
 from serverfree.initiator.copy_plan import Endpoint
@@ -120,7 +123,16 @@ def describe(description: Any, look_up: LookUp, folder: Path = Path()) -> CopyLi
         sequential_striped=top.flag("sequential_striped"),
     )
     top.done()
+    _check_fits(copy, top)
     return copy
+
+
+def _check_fits(packable: Any, entry: "_Entry") -> None:
+    """Refuse numbers that their fields cannot hold."""
+    try:
+        packable.pack()
+    except (struct.error, ConstructError, ValueError, OverflowError) as error:
+        raise entry.wrong(f"a value does not fit in its field ({error})") from None
 
 
 class _Entry:
@@ -169,7 +181,7 @@ class _Entry:
                 value = int(value, 16) if value.lower().startswith("0x") else parse_size(value)
             except ValueError as error:
                 raise self.wrong(f"{key}: {error}") from None
-        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        if not isinstance(value, int) or isinstance(value, bool):
             raise self.wrong(f"{key} is a number, not {value!r}")
         return value
 
@@ -200,8 +212,10 @@ class _Reader:
             if str(name) in self._names:
                 raise entry.wrong(f"the name {name!r} is taken")
             self._names[str(name)] = len(self.cscds)
-        self.cscds.append(self._raw(entry) if "raw" in entry else self._identification(entry))
+        cscd = self._raw(entry) if "raw" in entry else self._identification(entry)
         entry.done()
+        _check_fits(cscd, entry)
+        self.cscds.append(cscd)
 
     def _raw(self, entry: _Entry) -> Verbatim:
         return Verbatim(self.blob(entry.take("raw"), entry.where))
@@ -257,8 +271,10 @@ class _Reader:
     # ------------------------------------------------------------------ segments
 
     def add_segment(self, entry: _Entry) -> None:
-        self.segments.append(self._raw(entry) if "raw" in entry else self._segment(entry))
+        segment = self._raw(entry) if "raw" in entry else self._segment(entry)
         entry.done()
+        _check_fits(segment, entry)
+        self.segments.append(segment)
 
     def _segment(self, entry: _Entry) -> Segment:
         kind = self._kind(entry)

@@ -26,7 +26,8 @@ def annotate_copy(copy: CopyList) -> Iterator[str]:
     """Yield the same lines, each followed by the bytes that say it on the wire."""
     data = copy.pack()
     at = 0
-    lengths = [HEADER_LENGTH, *(len(one.pack()) for one in (*copy.cscds, *copy.segments))]
+    descriptors: list[Any] = [*copy.cscds, *copy.segments]
+    lengths = [HEADER_LENGTH, *(len(one.pack()) for one in descriptors)]
     for line, length in zip(describe_copy(copy), lengths, strict=True):
         yield line
         yield from hex_dump(data[at : at + length], at)

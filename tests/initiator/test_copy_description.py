@@ -144,6 +144,35 @@ def test_a_tape_of_fixed_blocks():
     assert cscd.pack()[28:] == bytes.fromhex("01 010000")
 
 
+@pytest.mark.parametrize(
+    ("segment", "packed"),
+    [
+        (
+            {"type": "space", "destination": 1, "code": 1, "count": -2},
+            "11 00 0008 0000 0001 01 fffffe",
+        ),
+        (
+            {"type": "embedded to stream", "destination": 2, "stream_transfer_length": 512,
+             "data": {"text": "abcde"}, "cat": True},
+            "05 01 0014 0000 0002 00 000200 0005 0000 6162636465000000",
+        ),
+        (
+            {"type": "verify cscd", "source": "null disk", "test_unit_ready": True},
+            "07 00 0008 c000 0000 01 000000",
+        ),
+        (
+            {"type": "block range to stream", "source": 0, "destination": 1,
+             "stream_transfer_length": "1KiB", "number_of_bytes": 777, "lba": 3,
+             "byte_offset": 17},
+            "08 00 0018 0000 0001 00 000400 00000309 0000000000000003 0000 0011",
+        ),
+    ],
+)  # fmt: skip
+def test_segments_by_their_fields(segment, packed):
+    [built] = describe({"segment": [segment]}, look_up).segments
+    assert built.pack() == bytes.fromhex(packed)
+
+
 def test_a_descriptor_as_it_stands():
     [cscd] = describe({"cscd": [{"raw": "e0" + "00" * 31}]}, look_up).cscds
     assert cscd.pack() == b"\xe0" + bytes(31)
@@ -172,6 +201,9 @@ SEGMENT = {"type": "locate", "destination": 0, "logical_object_identifier": 1}
         ({"segment": [{**SEGMENT, "destination": "tape"}]}, "no CSCD is named 'tape'"),
         ({"segment": [{**SEGMENT, "lba": 1}]}, "segment 0: there is no lba here"),
         ({"segment": [{"type": "locate", "destination": 0}]}, "identifier is missing"),
+        ({"segment": [{**SEGMENT, "logical_object_identifier": 1 << 32}]}, "does not fit"),
+        ({"segment": [{**SEGMENT, "logical_object_identifier": -1}]}, "does not fit"),
+        ({"priority": 8}, "does not fit"),
         ({"segment": [{"raw": {"bits": "01"}}]}, "hex|text|file"),
     ],
 )
