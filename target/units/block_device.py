@@ -17,6 +17,7 @@ from serverfree.scsi.vpd import (
     ProvisioningType,
 )
 from serverfree.target.backstore.base import BlockStore, ReadError, StoreError
+from serverfree.target.backstore.state import StateFile
 from serverfree.target.units.base import Unit
 from serverfree.target.units.command import Command
 
@@ -52,7 +53,13 @@ class BlockDevice(Unit):
     )
 
     def __init__(
-        self, name: str, store: BlockStore, *, block_size: int = 512, target: str = ""
+        self,
+        name: str,
+        store: BlockStore,
+        *,
+        block_size: int = 512,
+        target: str = "",
+        state: StateFile | None = None,
     ) -> None:
         if block_size not in _BLOCK_SIZES:
             raise StoreError(f"disk {name}: block size {block_size}, must be one of {_BLOCK_SIZES}")
@@ -70,7 +77,7 @@ class BlockDevice(Unit):
         self.write_cache = True
         self.software_write_protect = False
         self.stopped = False
-        super().__init__(name, target=target)
+        super().__init__(name, target=target, state=state)
 
     # What may be done
 

@@ -33,6 +33,7 @@ from serverfree.scsi.cdb.layout import Cdb
 from serverfree.scsi.device import Buffer
 from serverfree.scsi.errors import CheckCondition, illegal_request, invalid_field_in_cdb
 from serverfree.scsi.sense import Asc, FieldPointer, Sense, SenseKey
+from serverfree.target.units.access import Access
 from serverfree.target.units.base import Row, table_of
 from serverfree.target.units.block_device import MAXIMUM_TRANSFER, STEP, BlockDevice
 from serverfree.target.units.command import Command, Lane
@@ -131,7 +132,7 @@ def _read(layout: type[Cdb]) -> Row:
             return unit.store.pread(offset, length)
         return unit.store.view(offset, length)
 
-    return Row(f"READ({layout.LENGTH})", layout.USAGE, read, lane=read_lane)
+    return Row(f"READ({layout.LENGTH})", layout.USAGE, read, lane=read_lane, access=Access.READS)
 
 
 def _write(layout: type[Cdb]) -> Row:
@@ -243,7 +244,12 @@ def _verify(layout: type[Cdb]) -> Row:
             _compare(unit, command, offset, offset + length, lambda _, size: pattern[:size])
 
     return Row(
-        f"VERIFY({layout.LENGTH})", layout.USAGE, verify, data_out=data_out, lane=Lane.QUEUED
+        f"VERIFY({layout.LENGTH})",
+        layout.USAGE,
+        verify,
+        data_out=data_out,
+        lane=Lane.QUEUED,
+        access=Access.READS,
     )
 
 
@@ -294,7 +300,7 @@ def _pre_fetch(layout: type[Cdb]) -> Row:
         """GOOD, not CONDITION MET: no promise that everything stays in the cache."""
         unit.store.prefetch(*blocks.to_the_end(unit, command.cdb))
 
-    return Row(f"PRE-FETCH({layout.LENGTH})", layout.USAGE, pre_fetch)
+    return Row(f"PRE-FETCH({layout.LENGTH})", layout.USAGE, pre_fetch, access=Access.READS)
 
 
 def _read_capacity_10(unit: BlockDevice, command: Command) -> bytes:
@@ -324,12 +330,13 @@ BLOCK_IO_TABLE = table_of(
     *map(_verify, (Verify10, Verify12, Verify16)),
     *map(_synchronize_cache, (SynchronizeCache10, SynchronizeCache16)),
     *map(_pre_fetch, (PreFetch10, PreFetch16)),
-    Row("READ CAPACITY(10)", ReadCapacity10.USAGE, _read_capacity_10),
+    Row("READ CAPACITY(10)", ReadCapacity10.USAGE, _read_capacity_10, access=Access.ALWAYS),
     Row(
         "READ CAPACITY(16)",
         ReadCapacity16.USAGE,
         _read_capacity_16,
         service_action=ReadCapacity16.SERVICE_ACTION,
+        access=Access.ALWAYS,
     ),
     Row(
         "START STOP UNIT",

@@ -18,6 +18,7 @@ from serverfree.scsi.provisioning import (
     unpack_unmap_list,
 )
 from serverfree.scsi.sense import Asc, FieldPointer
+from serverfree.target.units.access import Access
 from serverfree.target.units.base import Row, table_of
 from serverfree.target.units.block_device import (
     MAXIMUM_UNMAP_DESCRIPTORS,
@@ -168,6 +169,6 @@ BLOCK_PROVISIONING_TABLE = table_of(
         _get_lba_status,
         lane=Lane.QUEUED,
         service_action=GetLbaStatus.SERVICE_ACTION,
-        offered=_is_thin,
+        access=Access.READS,
     ),
 )

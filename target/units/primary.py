@@ -157,7 +157,8 @@ def _check_page(known: ModePage | None, page: bytes, offset: int) -> None:
     """Refuse a page that the unit has not, of another length, or changed where it must not be."""
     if known is None:
         raise invalid_field_in_parameter_list(offset, 5)
-    if len(page) != len(known.current):
+    longest = len(known.current)
+    if not (known.shortest or longest) <= len(page) <= longest:
         raise invalid_field_in_parameter_list(offset + (2 if page[0] & 0x40 else 1))
     for index in range(4 if page[0] & 0x40 else 2, len(page)):
         wrong = (page[index] ^ known.current[index]) & ~known.changeable[index]

@@ -13,6 +13,7 @@ from serverfree.scsi.device import Buffer
 from serverfree.scsi.errors import illegal_request, invalid_field_in_cdb
 from serverfree.scsi.opcodes import VARIABLE_LENGTH_CDB, cdb_length
 from serverfree.scsi.sense import Asc
+from serverfree.target.units.access import Access
 from serverfree.target.units.command import Command, Lane, Reply
 
 SERVICE_ACTION_MASK = 0x1F
@@ -27,7 +28,8 @@ class Row:
     ends with INVALID FIELD IN CDB. `run` gets the unit and the command; it may return a whole
     reply, data that goes with GOOD, or None for GOOD alone, and may raise ScsiError. `data_out`
     says how many bytes of data-out a CDB asks for. `offered` lets a unit leave a command out
-    (UNMAP where nothing can be unmapped, EXTENDED COPY where there is no copy manager).
+    (UNMAP where nothing can be unmapped, EXTENDED COPY where there is no copy manager). `access` is
+    what the command does as a reservation of another nexus sees it.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Row:
     in_attention: bool = False
     service_action: int | None = None
     offered: Callable[[Any], bool] | None = None
+    access: Access | Callable[[bytes], Access] = Access.CHANGES
 
     @property
     def opcode(self) -> int:

@@ -12,6 +12,7 @@ from serverfree.scsi.cdb.copy import (
 from serverfree.scsi.device import Buffer
 from serverfree.scsi.errors import illegal_request
 from serverfree.scsi.sense import Asc
+from serverfree.target.units.access import Access
 from serverfree.target.units.command import Command, Lane
 from serverfree.target.units.table import Row, Table, table_of
 
@@ -109,6 +110,7 @@ THIRD_PARTY_COPY_TABLE: Table = table_of(
         _receive_copy_status,
         service_action=ReceiveCopyStatus.SERVICE_ACTION,
         offered=_has_copy_manager,
+        access=Access.ALWAYS,
     ),
     Row(
         "RECEIVE COPY OPERATING PARAMETERS",
@@ -116,6 +118,7 @@ THIRD_PARTY_COPY_TABLE: Table = table_of(
         _receive_operating_parameters,
         service_action=ReceiveCopyOperatingParameters.SERVICE_ACTION,
         offered=_has_copy_manager,
+        access=Access.ALWAYS,
     ),
     Row(
         "RECEIVE COPY FAILURE DETAILS(LID1)",
@@ -123,5 +126,6 @@ THIRD_PARTY_COPY_TABLE: Table = table_of(
         _receive_failure_details,
         service_action=ReceiveCopyFailureDetails.SERVICE_ACTION,
         offered=_has_copy_manager,
+        access=Access.ALWAYS,
     ),
 )
