@@ -2,6 +2,7 @@
 
 from serverfree.initiator.connection import Timing
 from serverfree.initiator.session import DEFAULT_INITIATOR_NAME, Session
+from serverfree.iscsi.chap import Credentials
 from serverfree.iscsi.names import DEFAULT_PORT, DiscoveredTarget
 
 __all__ = ["DiscoveredTarget", "discover"]
@@ -13,7 +14,12 @@ def discover(
     initiator_name: str = DEFAULT_INITIATOR_NAME,
     *,
     timing: Timing | None = None,
+    credentials: Credentials | None = None,
+    mutual: Credentials | None = None,
 ) -> list[DiscoveredTarget]:
     """Return the targets with the portals they announce. Raises LoginFailure or SessionLost."""
-    with Session(host, port, None, initiator_name, timing=timing) as session:
+    session = Session(
+        host, port, None, initiator_name, timing=timing, credentials=credentials, mutual=mutual
+    )
+    with session:
         return session.send_targets()

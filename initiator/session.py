@@ -8,13 +8,15 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Self
 
 from serverfree.initiator.connection import Connection, Timing
+from serverfree.iscsi.chap import STRONGEST_FIRST, Algorithm, Credentials
 from serverfree.iscsi.codes import LogoutReason, TaskFunction, TaskResponse
-from serverfree.iscsi.errors import LoginFailure, ProtocolError, SessionLost
+from serverfree.iscsi.errors import DataDigestError, LoginFailure, ProtocolError, SessionLost
 from serverfree.iscsi.initiator import InitiatorConnection
 from serverfree.iscsi.login import InitiatorLogin, Redirected
 from serverfree.iscsi.names import DiscoveredTarget, Portal, Url, parse_send_targets
@@ -46,8 +48,10 @@ class Session:
     """One login at a target, over one connection.
 
     `target_name` None opens a discovery session. Raises LoginFailure where the target refuses and
-    SessionLost where it cannot be reached; a redirection is followed. When the connection is lost,
-    every command under way and every later one raises SessionLost: log in anew.
+    SessionLost where it cannot be reached; a redirection is followed. With `credentials` CHAP is
+    offered, with `mutual` the target has to prove itself too. Digests are a matter of `offer`. When
+    the connection is lost, every command under way and every later one raises SessionLost: log in
+    anew.
 
     `bytes_sent` and `bytes_received` count everything at the socket, login and all.
     """
@@ -61,13 +65,26 @@ class Session:
         *,
         offer: Offer | None = None,
         timing: Timing | None = None,
+        credentials: Credentials | None = None,
+        mutual: Credentials | None = None,
+        algorithms: Sequence[Algorithm] = STRONGEST_FIRST,
     ) -> None:
         self.portal = Portal(host, port)
         self.target_name = target_name
         self.initiator_name = initiator_name
         self._timing = timing or Timing()
         self._sent_before = self._received_before = 0
-        self._connection, login = self._log_in(offer)
+        self._connection, login = self._log_in(
+            partial(
+                InitiatorLogin,
+                initiator_name,
+                target_name,
+                offer=offer,
+                credentials=credentials,
+                mutual=mutual,
+                algorithms=algorithms,
+            )
+        )
         self.parameters = login.parameters
         self.target_alias = login.target_alias
         self._core = InitiatorConnection(self._connection.receiver, login)
@@ -79,11 +96,11 @@ class Session:
         self._heard = time.monotonic()
         self._ping: Ping | None = None
 
-    def _log_in(self, offer: Offer | None) -> tuple[Connection, InitiatorLogin]:
+    def _log_in(
+        self, new_login: Callable[..., InitiatorLogin]
+    ) -> tuple[Connection, InitiatorLogin]:
         for _ in range(_MAX_REDIRECTS + 1):
-            login = InitiatorLogin(
-                self.initiator_name, self.target_name, isid=random_isid(), offer=offer
-            )
+            login = new_login(isid=random_isid())
             connection = Connection(self.portal, self._timing)
             try:
                 connection.login(login)
@@ -291,6 +308,8 @@ class Session:
             self._ping = self._core.ping()
 
     def _broken(self, error: ProtocolError) -> SessionLost:
+        if isinstance(error, DataDigestError):  # at ErrorRecoveryLevel 0 nothing is sent again
+            return SessionLost(f"{self.portal}: data was damaged on its way: {error}")
         return SessionLost(f"{self.portal}: the target broke the protocol: {error}")
 
     def _fail(self, error: SessionLost) -> None:

@@ -1,4 +1,4 @@
-"""CHAP, the one authentication method that everybody speaks (RFC 7143 12.1.3, RFC 1994), both roles.
+"""CHAP, the authentication that everybody speaks (RFC 7143 12.1.3, RFC 1994), both roles.
 
 A response is a hash over identifier, secret and challenge, so the secret itself never travels. The
 steps: the initiator names algorithms (CHAP_A); the target picks one and challenges (CHAP_A, CHAP_I,

@@ -5,11 +5,18 @@ Text that does not fit one PDU goes on in the next (C bit); the other side sends
 meanwhile.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from serverfree.iscsi import text
-from serverfree.iscsi.chap import Account, ChapInitiator, ChapTarget, Credentials
+from serverfree.iscsi.chap import (
+    STRONGEST_FIRST,
+    Account,
+    Algorithm,
+    ChapInitiator,
+    ChapTarget,
+    Credentials,
+)
 from serverfree.iscsi.codes import LoginStatus, Stage
 from serverfree.iscsi.errors import LoginFailure, ProtocolError
 from serverfree.iscsi.names import InvalidName, Portal, normalize_name
@@ -79,10 +86,11 @@ class TargetPolicy:
     """What a portal lets in and what it tells of itself.
 
     `find(target_name)` returns the target's alias (or "") and raises LoginFailure for a target
-    that is not there or not for this initiator. `accounts(login)` returns by CHAP name those who may
-    log in there; where there are any, nobody comes in without. `establish(login)` is called once,
-    when everything is agreed: it makes or reinstates the session (6.3.5) and returns its TSIH, not
-    0, or raises LoginFailure. `command_window` is how many commands the first MaxCmdSN lets in.
+    that is not there or not for this initiator. `accounts(login)` returns by CHAP name those who
+    may log in there; where there are any, nobody comes in without. `establish(login)` is called
+    once, when everything is agreed: it makes or reinstates the session (6.3.5) and returns its
+    TSIH, not 0, or raises LoginFailure. `command_window` is how many commands the first MaxCmdSN
+    lets in.
     """
 
     find: Callable[["TargetLogin", str], str]
@@ -334,6 +342,7 @@ class InitiatorLogin:
         cmd_sn: int = 1,
         credentials: Credentials | None = None,
         mutual: Credentials | None = None,
+        algorithms: Sequence[Algorithm] = STRONGEST_FIRST,
     ) -> None:
         """Raises ValueError for `mutual` without `credentials`, or with the same secret."""
         if mutual is not None and credentials is None:
@@ -341,7 +350,11 @@ class InitiatorLogin:
         self.initiator_name = normalize_name(initiator_name)
         self.target_name = None if target_name is None else normalize_name(target_name)
         self.isid, self.cid, self.tsih, self.cmd_sn = isid, cid, tsih, cmd_sn
-        self._chap = None if credentials is None else ChapInitiator(credentials, mutual)
+        self._chap = (
+            None
+            if credentials is None
+            else ChapInitiator(credentials, mutual, algorithms=algorithms)
+        )
         methods = (NONE,) if credentials is None else (CHAP, NONE) if mutual is None else (CHAP,)
         self.offer = replace(offer or Offer(), auth_method=methods)
         self.parameters = Parameters()

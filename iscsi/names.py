@@ -4,7 +4,7 @@ import re
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote, urlencode
 
 from serverfree.iscsi.errors import ProtocolError
 from serverfree.iscsi.text import Pair
@@ -115,11 +115,39 @@ def parse_send_targets(pairs: Iterable[Pair]) -> list[DiscoveredTarget]:
     return [DiscoveredTarget(name, tuple(portals)) for name, portals in found]
 
 
+# What a URL may add, and the values that each can have; None: any text.
+_URL_OPTIONS: dict[str, tuple[str, ...] | None] = {
+    "header_digest": ("none", "crc32c"),
+    "data_digest": ("none", "crc32c"),
+    "target_user": None,
+    "target_password": None,
+    "auth": ("md5", "sha1", "sha-256", "sha3-256"),
+}
+
+
+def _url_options(query: str) -> dict[str, str]:
+    options = {}
+    for item in filter(None, query.split("&")):
+        name, _, text = item.partition("=")
+        value = unquote(text)
+        allowed = _URL_OPTIONS.get(name, ())
+        if allowed is not None and value.lower() not in allowed:
+            known = ", ".join(
+                name + (f"={'|'.join(values)}" if values else "=...")
+                for name, values in _URL_OPTIONS.items()
+            )
+            raise InvalidName(f"a URL's options are {known}")
+        options[name] = value if allowed is None else value.lower()
+    return options
+
+
 @dataclass(frozen=True, slots=True)
 class Url:
-    """`iscsi://[user[%password]@]host[:port]/target[/lun]`, as libiscsi writes it.
+    """`iscsi://[user[%password]@]host[:port]/target[/lun][?option=value&...]`, as in libiscsi.
 
-    Its text never holds the password. `lun` is None where the URL names only the target.
+    Options: `header_digest` and `data_digest`, `none` or `crc32c`; `target_user` and
+    `target_password`, by which the target has to prove itself; `auth`, a CHAP algorithm. Its text
+    never holds a password. `lun` is None where the URL names only the target.
     """
 
     host: str
@@ -128,6 +156,11 @@ class Url:
     lun: int | None = None
     user: str | None = None
     password: str | None = field(default=None, repr=False)
+    header_digest: str | None = None
+    data_digest: str | None = None
+    target_user: str | None = None
+    target_password: str | None = field(default=None, repr=False)
+    auth: str | None = None
 
     @property
     def portal(self) -> Portal:
@@ -136,7 +169,13 @@ class Url:
     def __str__(self) -> str:
         user = f"{quote(self.user, safe='')}@" if self.user else ""
         lun = "" if self.lun is None else f"/{self.lun}"
-        return f"iscsi://{user}{self.portal}/{self.target_name}{lun}"
+        shown = {
+            name: value
+            for name in _URL_OPTIONS
+            if "password" not in name and (value := getattr(self, name)) is not None
+        }
+        options = f"?{urlencode(shown)}" if shown else ""
+        return f"iscsi://{user}{self.portal}/{self.target_name}{lun}{options}"
 
     @classmethod
     def parse(cls, text: str) -> "Url":
@@ -145,6 +184,7 @@ class Url:
         address, _, path = rest.partition("/")
         login, at, portal_text = address.rpartition("@")
         user, percent, password = login.partition("%")
+        path, _, query = path.partition("?")
         target_name, _, lun_text = path.partition("/")
         if scheme != "iscsi" or not separator or not target_name:
             raise InvalidName("a unit is named iscsi://HOST[:PORT]/TARGET-NAME/LUN")
@@ -159,4 +199,5 @@ class Url:
             lun=lun,
             user=unquote(user) if at else None,
             password=unquote(password) if percent else None,
+            **_url_options(query),
         )

@@ -11,6 +11,7 @@ from serverfree.initiator.commands.common import (
     print_json,
 )
 from serverfree.initiator.discovery import discover
+from serverfree.initiator.secrets import login_from_environment
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -22,7 +23,13 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print a line for each target and portal."""
-    targets = discover(args.portal.host, args.portal.port)
+    login = login_from_environment()
+    targets = discover(
+        args.portal.host,
+        args.portal.port,
+        credentials=login.credentials,
+        mutual=login.mutual,
+    )
     if args.json:
         print_json(
             [
