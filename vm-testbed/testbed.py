@@ -11,6 +11,7 @@ import argparse
 import json
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from image import ImageError, cache_folder, cached_image, image_key, is_cached
+from image import HERE, ImageError, cache_folder, cached_image, is_cached
 from machine import Machine, MachineError
 from scenario import Scenario, ScenarioError, load_all
 from storage import Storage
@@ -126,11 +127,18 @@ def results_path() -> Path:
     return cache_folder() / "results.json"
 
 
+def revision() -> str:
+    """Which sources were judged; `-dirty` if files were changed since, `unknown` outside git."""
+    describe = ["git", "-C", str(HERE), "describe", "--always", "--dirty"]
+    done = subprocess.run(describe, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"
+
+
 def save(results: Sequence[Result]) -> None:
     """Keep a full run's verdicts where `table` finds them."""
     record = {
         "date": datetime.now(UTC).date().isoformat(),
-        "image": image_key(),
+        "revision": revision(),
         "results": [asdict(result) for result in results],
     }
     results_path().parent.mkdir(parents=True, exist_ok=True)
@@ -139,7 +147,7 @@ def save(results: Sequence[Result]) -> None:
 
 def table(record: dict[str, Any]) -> Iterator[str]:
     """The lines of the peers' table, from the record of a run and from nothing else."""
-    yield f"Run of {record['date']}."
+    yield f"Run of {record['date']} at revision {record['revision']}."
     yield ""
     yield "| Peer (version) | What it did | Checks | Result |"
     yield "|---|---|---|---|"
