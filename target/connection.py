@@ -11,8 +11,9 @@ import os
 import select
 import socket
 import struct
+import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from threading import Event, Lock, Thread, current_thread
 from typing import Protocol
@@ -20,11 +21,13 @@ from typing import Protocol
 from serverfree.iscsi import text
 from serverfree.iscsi.chap import Account
 from serverfree.iscsi.codes import (
+    AsyncEvent,
     LoginStatus,
     LogoutReason,
     LogoutResponseCode,
     Opcode,
     RejectReason,
+    TaskAttribute,
     TaskFunction,
     TaskResponse,
 )
@@ -34,8 +37,11 @@ from serverfree.iscsi.login import LOGIN_SEGMENT, TargetLogin, TargetPolicy
 from serverfree.iscsi.pdu import Buffer, LoginRequest, LogoutRequest, TextRequest
 from serverfree.iscsi.pdu import TaskManagementRequest as TmfRequest
 from serverfree.iscsi.target import OFFER, QUEUE_DEPTH, TargetConnection
-from serverfree.iscsi.task import Task
+from serverfree.iscsi.task import BIDIRECTIONAL, Task
+from serverfree.scsi.sense import Asc, Sense, SenseKey
+from serverfree.scsi.status import Status
 from serverfree.target.session import Session, Target
+from serverfree.target.task_management import manage
 from serverfree.target.task_set import Job, TaskSet
 from serverfree.target.units.command import Command, Lane, Nexus, Reply
 
@@ -47,6 +53,13 @@ _IOV_MAX = 1024  # buffers one sendmsg takes; Linux UIO_MAXIOV
 _MANY_BUFFERS = 512
 _LARGE_REPLY = 256 << 10
 _READ = 0x40
+_ATTRIBUTE = 0x07  # of the command's flags
+_NO_SUCH_ATTRIBUTE = Reply(
+    status=Status.CHECK_CONDITION, sense=Sense(SenseKey.ILLEGAL_REQUEST, Asc.INVALID_MESSAGE_ERROR)
+)
+_DOZE = 1  # seconds of silence after which a connection's thread can be woken
+_GRACE = 1.0  # seconds to wait for data that a task asked for before it was aborted
+_MAX_MANAGING = 64  # task management requests under way
 _DISCOVERY_TSIH = 1  # any but 0: nobody can add to a discovery session
 _NOBODY = Nexus("", "")
 
@@ -59,6 +72,10 @@ class Entrance(Protocol):
     @property
     def login_timeout(self) -> int:
         """Seconds from one login PDU to the next."""
+
+    @property
+    def ping(self) -> tuple[float, float]:
+        """Seconds of silence before a ping, 0: never; and those that its answer may take."""
 
     def find_target(self, login: TargetLogin, name: str) -> Target:
         """Return the target of this name, if it is here, for this initiator, and not elsewhere."""
@@ -97,7 +114,13 @@ class Connection:
         self._mailbox: deque[Callable[[], None]] = deque()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._closing = Lock()  # `_wake` must not be written to once it is closed
-        self._ended = False
+        self._open = False  # in full feature phase: the mailbox is looked into
+        self._working = False  # commands may begin; else the mailbox is looked into before one does
+        self._over = False
+        self._pinged = False
+        self._managing = 0  # task management requests under way
+        self._abandoned: dict[Task, Callable[[], None]] = {}  # aborted, their data still comes
+        self._grace_ends = 0.0
         self._thread = Thread(target=self._run, name=f"connection {self._peer}", daemon=True)
 
     @property
@@ -117,20 +140,29 @@ class Connection:
         if self._thread is not current_thread():
             self._thread.join()
 
+    def ask_to_leave(self, seconds: int) -> bool:
+        """Ask the initiator to log out within so many seconds; tell if there is one to ask."""
+        return self._post(lambda: self._core.tell(AsyncEvent.LOGOUT_REQUEST, 0, 0, seconds))
+
+    def join(self, timeout: float) -> None:
+        """Wait for the connection to end."""
+        self._thread.join(timeout)
+
     # ---------------------------------------------------------------- the thread
 
     def _run(self) -> None:
         try:
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            _detect_dead_hosts(self._socket)
             self._set_timeout(socket.SO_SNDTIMEO, SEND_TIMEOUT)
             self._set_timeout(socket.SO_RCVTIMEO, self.entrance.login_timeout)
             login = self._login()
             if login is not None:
-                self._set_timeout(socket.SO_RCVTIMEO, 0)
+                self._set_timeout(socket.SO_RCVTIMEO, _DOZE)
                 self._core = TargetConnection(
                     self._receiver, login.parameters, login.cmd_sn, login.stat_sn
                 )
+                self._open = True
                 self._serve()
         except ProtocolError as error:
             log.warning("%s: connection ends: %s", self._peer, error)
@@ -193,19 +225,33 @@ class Connection:
         poll = select.poll()
         poll.register(self._socket, select.POLLIN)
         poll.register(self._wake, select.POLLIN)
-        own = self._socket.fileno()
+        dozing = False
         while True:
-            readable = True
-            if self._out:
-                ready = [descriptor for descriptor, _ in poll.poll()]
-                readable = own in ready
-                if self._wake in ready:
-                    os.eventfd_read(self._wake)
-            if readable and not self._receive():
-                return
+            # From here until it is set again, others may take what they post as done: in this
+            # order, since a post that this look at the mailbox misses sees that nobody works.
+            self._working = False
+            if mailbox:
+                readable = False
+            elif self._out or self._abandoned or dozing:
+                # Only now the thread polls, and so can be woken: when commands run elsewhere, or
+                # when it has heard nothing for a moment. A busy connection never does.
+                readable = self._wait(poll)
+            else:
+                readable = True
+            if readable:
+                try:
+                    if not self._receive():
+                        return
+                except BlockingIOError:  # nothing came for the time of SO_RCVTIMEO
+                    dozing = True
+                    continue
+                dozing = self._pinged = False
+            self._working = True
             while mailbox:
                 mailbox.popleft()()
             for event in core.events():
+                while mailbox:
+                    mailbox.popleft()()
                 if type(event) is Task:
                     self._task(event)
                 elif isinstance(event, TmfRequest):
@@ -216,6 +262,28 @@ class Connection:
                     return
             if core.output:
                 self._flush()
+            if self._over:
+                return
+
+    def _wait(self, poll: select.poll) -> bool:
+        """Sleep until there is something to do; tell if the socket has something to read."""
+        interval, timeout = self.entrance.ping
+        patience = (timeout if self._pinged else interval) or None
+        if self._abandoned:
+            patience = max(0.0, self._grace_ends - time.monotonic())
+        ready = [fd for fd, _ in poll.poll(None if patience is None else patience * 1000)]
+        if self._wake in ready:
+            os.eventfd_read(self._wake)
+        if not ready and self._abandoned:
+            for task in list(self._abandoned):  # 4.2.3.3 has no end to this wait, people have
+                self._gone(task)
+        elif not ready and self._pinged:
+            raise TimeoutError(f"no answer to a ping for {timeout} s")
+        elif not ready:
+            self._core.ping()
+            self._pinged = True
+            self._flush()
+        return self._socket.fileno() in ready
 
     def _receive(self) -> bool:
         """Take in what has arrived; False at the end of the stream."""
@@ -235,22 +303,42 @@ class Connection:
             self._core.reject(RejectReason.PROTOCOL_ERROR, b"")
             return
         unit = task_set.unit
-        if (
-            not task.flags & _READ
-            and task.initiator_task_tag not in self._core.tasks  # its first coming
-            and not self._core.solicit(task, unit.data_out_length(task.cdb))
-        ):
-            return  # it comes again when its data is here
+        if task.flags & BIDIRECTIONAL != _READ:
+            if task.initiator_task_tag not in self._core.tasks:  # its first coming
+                if not self._core.solicit(task, unit.data_out_length(task.cdb)):
+                    return  # it comes again when its data is here
+            elif task.unsound:  # it was aborted, and its data is through
+                self._gone(task)
+                return
         lane = unit.lane(task.cdb)
-        if lane is Lane.INLINE and not (task_set.busy and unit.ordered):
+        attribute = task.flags & _ATTRIBUTE
+        if lane is Lane.INLINE and attribute <= TaskAttribute.SIMPLE and not task_set.held:
             self._reply(task, unit.execute(self._command(task)))
+        else:
+            self._task_in_turn(task, task_set, lane, attribute)
+
+    def _task_in_turn(self, task: Task, task_set: TaskSet, lane: Lane, attribute: int) -> None:
+        """Run a command that takes long, has to wait, or must not (SAM-5 8.6)."""
+        command = self._command(task)
+        if attribute >= TaskAttribute.ACA:  # there is no ACA to belong to (SAM-5 8.6.6)
+            self._reply(task, _NO_SUCH_ATTRIBUTE)
+            return
+        free = task_set.idle if attribute == TaskAttribute.ORDERED else not task_set.held
+        first = attribute == TaskAttribute.HEAD_OF_QUEUE and not task_set.unit.ordered
+        if lane is Lane.INLINE and (free or first):
+            self._reply(task, task_set.unit.execute(command))
             return
         self._core.keep(task)
-        command = self._command(task)
-        job = Job(command, lambda reply: self._post(lambda: self._finish(task, job, reply)))
+        command.data_out = task.data
+        job = Job(
+            command,
+            lambda reply: self._post_end(task, job, reply),
+            attribute or TaskAttribute.SIMPLE,
+            lane,
+        )
         task.owner = (task_set, job)
         self._out += 1
-        task_set.submit(job, lane)
+        task_set.submit(job)
 
     def _command(self, task: Task) -> Command:
         return Command(
@@ -275,90 +363,148 @@ class Connection:
         else:
             self._reply(task, reply)
 
-    def _post(self, action: Callable[[], None]) -> None:
-        """Have this connection's thread do something soon; from any thread."""
+    def _post_end(self, task: Task, job: Job, reply: Reply | None) -> None:
+        self._post(lambda: self._finish(task, job, reply))
+
+    def _post(self, action: Callable[[], None]) -> bool:
+        """Have this connection's thread do something soon, from any thread; False: it has ended."""
         with self._closing:
-            if not self._ended:
+            if self._open:
                 self._mailbox.append(action)
                 os.eventfd_write(self._wake, 1)
+            return self._open
 
     # ---------------------------------------------------------------- other requests
 
     def _task_management(self, request: TmfRequest) -> None:
-        task_set = self._task_sets.get(request.lun)
-        if request.function == TaskFunction.ABORT_TASK:
+        session = self.session
+        if session is None:  # in discovery there is nothing to manage (4.3)
+            self._core.reject(RejectReason.PROTOCOL_ERROR, b"")
+        elif request.function == TaskFunction.ABORT_TASK:
             self._abort_task(request)
-        elif request.function == TaskFunction.LOGICAL_UNIT_RESET:
-            if task_set is None:
-                self._core.reply_task_management(request, TaskResponse.LUN_DOES_NOT_EXIST)
-            else:
-                self._logical_unit_reset(request, task_set)
+        elif self._managing >= _MAX_MANAGING:
+            self._core.reject(RejectReason.IMMEDIATE_COMMAND_REJECT, b"")
         else:
-            self._core.reply_task_management(request, TaskResponse.FUNCTION_NOT_SUPPORTED)
+            manage(session, request.function, request.lun, self._answer_later(request))
 
     def _abort_task(self, request: TmfRequest) -> None:
+        """End one command: its data is not waited for, it goes nowhere when it comes (11.5)."""
+        answer = self._core.reply_task_management
         task = self._core.tasks.get(request.referenced_task_tag)
-        if task is None:
-            self._core.reply_task_management(request, TaskResponse.TASK_DOES_NOT_EXIST)
+        if task is None and self._core.take_as_received(request):
+            answer(request, TaskResponse.FUNCTION_COMPLETE)
+        elif (
+            task is None
+            or task in self._abandoned
+            or self._task_sets.get(task.lun) is not self._task_sets.get(request.lun)
+        ):
+            answer(request, TaskResponse.TASK_DOES_NOT_EXIST)
         elif task.owner is None:  # its data is still to come
             self._core.drop(task)
-            self._core.reply_task_management(request, TaskResponse.FUNCTION_COMPLETE)
+            answer(request, TaskResponse.FUNCTION_COMPLETE)
         else:
             task_set, job = task.owner
-            task_set.abort([job], self._answer_later(request))
+            later = self._answer_later(request)
+            task_set.abort([job], lambda: later(TaskResponse.FUNCTION_COMPLETE))
 
-    def _logical_unit_reset(self, request: TmfRequest, task_set: TaskSet) -> None:
-        assert self.session is not None
-        answer = self._answer_later(request)
-
-        def reset() -> None:
-            task_set.unit.reset()
-            answer()
-
-        for session in self.session.target.sessions():
-            session.link.forget_incomplete(task_set)
-        task_set.abort_all(reset)
-
-    def forget_incomplete(self, task_set: TaskSet) -> None:
-        """Drop this connection's commands of a unit whose data has not yet come; any thread.
-
-        The thread does so before it looks at the next bytes, so no such command can still begin.
-        """
-
-        def forget() -> None:
-            for task in list(self._core.tasks.values()):
-                if task.owner is None and self._task_sets.get(task.lun) is task_set:
-                    self._core.drop(task)
-
-        if current_thread() is self._thread:
-            forget()
-        else:
-            self._post(forget)
-
-    def _answer_later(self, request: TmfRequest) -> Callable[[], None]:
+    def _answer_later(self, request: TmfRequest) -> Callable[[TaskResponse], None]:
         """Return what answers the request once its commands have ended; callable by any thread."""
         self._out += 1  # poll until then
+        self._managing += 1
 
-        def answer() -> None:
+        def answer(response: TaskResponse) -> None:
             self._out -= 1
-            self._core.reply_task_management(request, TaskResponse.FUNCTION_COMPLETE)
+            self._managing -= 1
+            self._core.reply_task_management(request, response)
 
-        return lambda: self._post(answer)
+        def post(response: TaskResponse) -> None:
+            self._post(lambda: answer(response))
+
+        return post
+
+    def forget(
+        self,
+        task_sets: Collection[TaskSet],
+        *,
+        quiet: Callable[[], None],
+        told: Callable[[TaskSet, Nexus], None] = lambda task_set, nexus: None,
+        through: Callable[[], Callable[[], None]] | None = None,
+    ) -> None:
+        """See Link."""
+
+        def drop() -> None:
+            for task in list(self._core.tasks.values()):
+                task_set = self._task_sets.get(task.lun)
+                if task.owner is None and task not in self._abandoned and task_set in task_sets:
+                    assert task_set is not None
+                    told(task_set, self._nexus)
+                    if through is None:
+                        self._core.drop(task)
+                    else:
+                        self._abandon(task, through())
+
+        if current_thread() is self._thread:
+            drop()
+            quiet()
+            return
+        once = [quiet]
+
+        def say() -> None:
+            try:
+                first = once.pop()
+            except IndexError:  # it has been said
+                return
+            first()
+
+        def drop_and_say() -> None:
+            drop()
+            say()
+
+        if not self._post(drop_and_say) or not self._working:
+            say()
+
+    def _abandon(self, task: Task, through: Callable[[], None]) -> None:
+        if self._core.abandon(task):
+            through()
+        else:
+            self._abandoned[task] = through
+            self._grace_ends = time.monotonic() + _GRACE
+
+    def _gone(self, task: Task) -> None:
+        """An aborted task has had the data that it asked for, or has waited for it long enough."""
+        self._core.drop(task)
+        through = self._abandoned.pop(task, None)
+        if through is not None:
+            through()
+
+    def end_session(self) -> None:
+        """See Link."""
+
+        def end() -> None:
+            # Time2Wait 0: come again at once; Time2Retain 0: nothing is kept (11.9.1).
+            self._core.tell(AsyncEvent.SESSION_DROP)
+            self._over = True
+
+        self._post(end)
+
+    def tell_luns_changed(self) -> None:
+        """See Link."""
+        sense = Sense(SenseKey.UNIT_ATTENTION, Asc.REPORTED_LUNS_DATA_HAS_CHANGED).pack()
+        self._post(lambda: self._core.tell(AsyncEvent.SCSI_EVENT, data=sense))
 
     def _text(self, request: TextRequest) -> None:
+        answers: list[text.Pair] = []
+        listing = b""
         try:
             pairs = text.unpack(bytes(request.data))
+            for key, value in pairs:
+                if key == "SendTargets":
+                    listing += self.entrance.send_targets(self, value)
+            answers = self._core.negotiate([pair for pair in pairs if pair[0] != "SendTargets"])
         except ProtocolError:
-            self._core.reject(RejectReason.INVALID_PDU_FIELD, b"")
+            self._core.reject(RejectReason.PROTOCOL_ERROR, b"")
             return
-        answer = b""
-        for key, value in pairs:
-            if key == "SendTargets":
-                answer += self.entrance.send_targets(self, value)
-            else:
-                # Nothing is renegotiated in full feature phase (6.2: the answer to what is not).
-                answer += text.pack([(key, text.REJECT)])
-        self._core.reply_text(request, answer)
+        self._core.reply_text(request, listing + text.pack(answers))
 
     def _logout(self, request: LogoutRequest) -> bool:
         """Answer a logout; True if the connection ends with it."""
@@ -373,15 +519,18 @@ class Connection:
 
     def _flush(self) -> None:
         output, self._core.output = self._core.output, []
+        self._working = False  # the peer may take its time; nothing begins meanwhile
         try:
             self._send(output)
         except OSError as error:
             if error.errno == errno.EFAULT:
                 # A mapped page could not be read, and its header is already gone. The initiator
                 # will retry on a new connection; by then the units read with preadv and say so.
-                for task_set in list(self._task_sets.values()):
+                for task_set in set(self._task_sets.values()):
                     task_set.unit.distrust_map()
             raise
+        finally:
+            self._working = True
 
     def _send(self, buffers: list[Buffer]) -> None:
         while buffers:
@@ -403,14 +552,19 @@ class Connection:
         finally:
             self._socket.close()
             if self.session is not None:
-                self.session.target.remove(self.session)
+                self.session.target.remove(self.session, self)
             with self._closing:
-                self._ended = True
+                self._open = self._working = False
                 os.close(self._wake)
+            # What others wait for is done now, if only because there is nothing left to do.
+            while self._mailbox:
+                self._mailbox.popleft()()
+            for task in list(self._abandoned):
+                self._gone(task)
             self._on_end(self)
 
     def _settle(self) -> None:
-        if self._nexus is _NOBODY:
+        if not self._open:
             return
         by_unit: dict[TaskSet, list[Job]] = {}
         for task in self._core.tasks.values():
@@ -421,3 +575,11 @@ class Connection:
             settled = Event()
             task_set.abort(jobs, settled.set)
             settled.wait()
+
+
+def _detect_dead_hosts(sock: socket.socket) -> None:
+    """Have the kernel find out within a minute that the other machine is gone."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)

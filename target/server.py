@@ -20,6 +20,7 @@ from serverfree.target.session import Target
 
 log = logging.getLogger(__name__)
 
+LOGOUT_TIME = 2  # seconds for initiators to log out when the server stops
 BACKLOG = 128
 _WILDCARDS = ("0.0.0.0", "::")
 
@@ -29,6 +30,11 @@ class Limits:
     """What a server lets in. Past a limit the newcomer is refused; nobody else notices."""
 
     login_timeout: int = 15  # seconds from one login PDU to the next
+    # Seconds of silence after which an initiator is pinged, 0: never; and those it has to answer.
+    # Off by default, since TCP finds hosts that are dead, and an initiator without a thread of its
+    # own (ours, libiscsi's) answers no ping while its program is busy elsewhere.
+    ping_interval: int = 0
+    ping_timeout: int = 30
     connections: int = 1024  # at one portal
     connections_per_initiator: int = 256
     sessions: int = 1024  # at one target
@@ -91,6 +97,11 @@ class Server:
             entrance.close()
         with self._lock:
             connections = list(self._connections)
+        # Those who are asked may log out in good order, and know that the target will be gone.
+        asked = [each for each in connections if each.ask_to_leave(LOGOUT_TIME)]
+        deadline = time.monotonic() + LOGOUT_TIME
+        for connection in asked:
+            connection.join(max(0.0, deadline - time.monotonic()))
         for connection in connections:
             connection.drop()
         for target in self.targets:
@@ -176,6 +187,11 @@ class _Entrance:
     def login_timeout(self) -> int:
         """Seconds from one login PDU to the next."""
         return self._server.limits.login_timeout
+
+    @property
+    def ping(self) -> tuple[float, float]:
+        """Seconds of silence before a ping, 0: never; and those that its answer may take."""
+        return self._server.limits.ping_interval, self._server.limits.ping_timeout
 
     def open(self) -> None:
         """Take connections."""

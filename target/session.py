@@ -1,6 +1,6 @@
 """Targets and their sessions: who is logged in, and to what (RFC 7143 4.4, 6.3)."""
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from threading import Lock
@@ -10,6 +10,7 @@ from serverfree.iscsi.codes import LoginStatus
 from serverfree.iscsi.errors import LoginFailure
 from serverfree.iscsi.login import TargetLogin
 from serverfree.iscsi.names import initiator_port_name, target_port_name
+from serverfree.iscsi.negotiation import KEYS, Parameters
 from serverfree.scsi.sense import Asc
 from serverfree.target.access import ANYBODY, AccessList, Redirect
 from serverfree.target.task_set import TaskSet
@@ -18,6 +19,8 @@ from serverfree.target.units.missing import MissingUnit
 
 PORTAL_GROUP = 1
 MAX_SESSIONS = 1024
+# What a connection that is not the leading one takes over from it.
+_SESSION_WIDE = [key.field for key in KEYS.values() if key.leading_only]
 _ADDRESSES = 256  # LUNs below this have two spellings, SAM-5 4.7.4
 
 
@@ -27,8 +30,25 @@ class Link(Protocol):
     def drop(self) -> None:
         """End the connection and return when its commands have been settled."""
 
-    def forget_incomplete(self, task_set: TaskSet) -> None:
-        """Drop the connection's commands of a unit whose data has not yet come."""
+    def end_session(self) -> None:
+        """Tell the initiator that the session ends, and end it, soon."""
+
+    def tell_luns_changed(self) -> None:
+        """Tell the initiator that REPORT LUNS has something new, without waiting to be asked."""
+
+    def forget(
+        self,
+        task_sets: Collection[TaskSet],
+        *,
+        quiet: Callable[[], None],
+        told: Callable[[TaskSet, Nexus], None] = ...,
+        through: Callable[[], Callable[[], None]] | None = None,
+    ) -> None:
+        """Drop the connection's commands of some units whose data has not all come.
+
+        `told` hears of each. `quiet` is called, by any thread, once none of them can begin any
+        more. With `through`, which gives a step to call, data that was asked for is waited for.
+        """
 
 
 @dataclass(slots=True, eq=False)
@@ -44,7 +64,9 @@ class Session:
     nexus: Nexus
     isid: bytes
     tsih: int
+    cid: int
     link: Link
+    parameters: Parameters  # as the leading connection agreed on them
     missing: TaskSet  # answers for every other LUN
     task_sets: dict[int, TaskSet] = field(default_factory=dict)
     luns: tuple[int, ...] = ()
@@ -124,6 +146,7 @@ class Target:
                     task_set.unit.raise_attention(
                         Asc.REPORTED_LUNS_DATA_HAS_CHANGED, only=session.nexus
                     )
+                session.link.tell_luns_changed()
 
     def _show(self, session: Session) -> None:
         """Set what a session sees; units that are new to it are attached, others let go of."""
@@ -160,19 +183,12 @@ class Target:
     def establish(self, login: TargetLogin, link: Link) -> Session:
         """Make the session of a finished login; an older one of the same port ends (6.3.5).
 
-        Raises LoginFailure for a second connection (MaxConnections is 1), for an initiator that
-        is not in the access list, and when there are too many sessions.
+        With a TSIH, the connection takes the place of the one that the session has. Raises
+        LoginFailure for a second connection (MaxConnections is 1), for an initiator that is not in
+        the access list, and when there are too many sessions.
         """
         if login.requested_tsih:
-            with self._lock:
-                known = login.requested_tsih in self._sessions
-            if known:
-                raise LoginFailure(
-                    LoginStatus.CANNOT_INCLUDE_IN_SESSION, "one connection a session"
-                )
-            raise LoginFailure(
-                LoginStatus.SESSION_DOES_NOT_EXIST, f"no session {login.requested_tsih}"
-            )
+            return self._reinstate_connection(login, link)
         nexus = Nexus(
             initiator_port_name(login.initiator_name, login.isid),
             target_port_name(self.name, login.policy.portal_group_tag),
@@ -186,7 +202,15 @@ class Target:
                     LoginStatus.OUT_OF_RESOURCES, f"{self.name} has {self.max_sessions} sessions"
                 )
             session = Session(
-                self, login.initiator_name, nexus, login.isid, self._new_tsih(), link, self.missing
+                self,
+                login.initiator_name,
+                nexus,
+                login.isid,
+                self._new_tsih(),
+                login.cid,
+                link,
+                login.parameters,
+                self.missing,
             )
             self._sessions[session.tsih] = session
             self._seen[nexus] = session
@@ -197,9 +221,37 @@ class Target:
             raise
         return session
 
-    def remove(self, session: Session) -> None:
-        """The session has ended; what the units kept for its nexus goes."""
+    def _reinstate_connection(self, login: TargetLogin, link: Link) -> Session:
+        """Let a new connection of the same CID replace one that is broken, known or not (6.3.4).
+
+        The commands of the old one end; the nexus lives on, so that no unit notices.
+        """
         with self._lock:
+            session = self._sessions.get(login.requested_tsih)
+            if session is None or (session.initiator_name, session.isid, session.nexus.target) != (
+                login.initiator_name,
+                login.isid,
+                target_port_name(self.name, login.policy.portal_group_tag),
+            ):
+                raise LoginFailure(
+                    LoginStatus.SESSION_DOES_NOT_EXIST, f"no session {login.requested_tsih}"
+                )
+            if session.cid != login.cid:
+                raise LoginFailure(LoginStatus.TOO_MANY_CONNECTIONS, "one connection a session")
+            old, session.link = session.link, link
+        old.drop()
+        for name in _SESSION_WIDE:
+            setattr(login.parameters, name, getattr(session.parameters, name))
+        return session
+
+    def remove(self, session: Session, link: Link | None = None) -> None:
+        """The session has ended; what the units kept for its nexus goes.
+
+        With `link`, that connection has, which was the session's unless another took its place.
+        """
+        with self._lock:
+            if link not in (None, session.link):
+                return
             if self._sessions.pop(session.tsih, None) is None:
                 return
             self._seen.pop(session.nexus, None)
