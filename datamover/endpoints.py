@@ -35,9 +35,17 @@ class Disk:
         """Return the run of blocks that starts at an LBA."""
         return DiskRun(self, lba, blocks)
 
-    def holds(self, lba: int, blocks: int) -> bool:
+    def range(self, lba: int, byte_offset: int, count: int) -> "DiskRun":
+        """Return the run of blocks that hold `count` bytes from an offset in a block on."""
+        if not count:
+            return DiskRun(self, lba, 0)
+        blocks = -(-(byte_offset + count) // self.block_length)
+        tail = blocks * self.block_length - byte_offset - count
+        return DiskRun(self, lba, blocks, byte_offset, tail)
+
+    def holds(self, run: "DiskRun") -> bool:
         """Whether all these blocks exist."""
-        return lba + blocks <= self.blocks
+        return run.lba + run.blocks <= self.blocks
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,25 +69,32 @@ class Tape:
 
     def write_filemarks(self, count: int, immediate: bool) -> None:
         """WRITE FILEMARKS. Raises CopyAborted."""
-        self._function(stream.WriteFilemarks6(immediate=immediate, count=count).pack())
+        self.unit.command(
+            Role.DESTINATION, stream.WriteFilemarks6(immediate=immediate, count=count).pack()
+        )
+
+    def space(self, code: int, count: int) -> None:
+        """SPACE, with the CODE and COUNT of the segment. Raises CopyAborted."""
+        self.unit.command(Role.DESTINATION, stream.Space6(code, count).pack())
 
     def locate(self, identifier: int) -> None:
         """LOCATE a logical object of the current partition. Raises CopyAborted."""
-        self._function(stream.Locate10(block=identifier).pack())
-
-    def _function(self, cdb: bytes) -> None:
-        result = self.unit.issue(cdb).wait()
-        if result is None or result.status is not Status.GOOD:
-            raise self.unit.failure(Role.DESTINATION, result)
+        self.unit.command(Role.DESTINATION, stream.Locate10(block=identifier).pack())
 
 
 @dataclass(slots=True)
 class DiskRun:
-    """Consecutive blocks of a disk."""
+    """Consecutive blocks of a disk.
+
+    Of the first `skip` bytes are not meant, of the last `tail`: they are neither source data nor
+    written with anything but what they hold.
+    """
 
     endpoint: Disk
     lba: int
     blocks: int
+    skip: int = 0
+    tail: int = 0
     unit: CopyUnit = field(init=False)
     length: int = field(init=False)  # bytes, all of it
     piece: int = field(init=False)  # bytes in one command
@@ -92,6 +107,16 @@ class DiskRun:
         self.length = self.blocks * endpoint.block_length
         self.piece = endpoint.transfer_blocks * endpoint.block_length
 
+    @property
+    def begin(self) -> int:
+        """The first byte that is meant, counted from the start of the disk."""
+        return self.lba * self.endpoint.block_length + self.skip
+
+    @property
+    def end(self) -> int:
+        """The byte behind the last one that is meant."""
+        return self.lba * self.endpoint.block_length + self.length - self.tail
+
     def read(self, offset: int, buffer: memoryview) -> Issued:
         """Read what lies `offset` bytes into the run."""
         length = self.endpoint.block_length
@@ -103,6 +128,13 @@ class DiskRun:
         length = self.endpoint.block_length
         cdb = block.Write16(lba=self.lba + offset // length, blocks=size // length)
         return self.unit.issue(cdb.pack(), data_out=buffers)
+
+    def edges(self, offset: int, size: int) -> tuple[int, int]:
+        """Return how many bytes at either end of this piece of the run are not meant."""
+        return (
+            0 if offset else self.skip,
+            self.tail if offset + size == self.length else 0,
+        )
 
     def residual(self, size: int) -> int:
         """Return bytes not written as INFORMATION counts them: in blocks."""
@@ -156,6 +188,10 @@ class TapeRun:
         cdb = _tape_cdb(stream.Write6, bool(self.endpoint.block_length), self.transfer_length)
         return self.unit.issue(cdb, data_out=buffers)
 
+    def edges(self, offset: int, size: int) -> tuple[int, int]:
+        """Transfers are meant whole."""
+        return 0, 0
+
     def residual(self, size: int) -> int:
         """Return bytes not written as INFORMATION counts them: in bytes, or blocks if FIXED."""
         return size // (self.endpoint.block_length or 1)
@@ -182,12 +218,12 @@ class TapeRun:
 Run = DiskRun | TapeRun
 
 
-def finish_read(run: Run, issued: Issued, size: int) -> None:
-    """Wait for a read. Raises CopyAborted unless all of it came."""
+def finish_read(run: Run, issued: Issued, size: int, role: Role = Role.SOURCE) -> None:
+    """Wait for a read. Raises CopyAborted unless all of it came, Aborted."""
     unit = run.unit
     result = issued.wait()
     if result is None or result.status is not Status.GOOD:
-        raise unit.failure(Role.SOURCE, result)
+        raise unit.failure(role, result)
     if result.transferred < size:
         raise CopyAborted(Asc.COPY_TARGET_DEVICE_DATA_UNDERRUN, unit.pointer)
     if result.transferred > size:
@@ -195,7 +231,10 @@ def finish_read(run: Run, issued: Issued, size: int) -> None:
 
 
 def finish_write(run: Run, issued: Issued, size: int) -> tuple[int, CopyAborted | None]:
-    """Wait for a write; return what it has written, and the failure if it was one."""
+    """Wait for a write; return what it has written, and the failure if it was one.
+
+    Raises Aborted.
+    """
     result = issued.wait()
     if result is not None and result.status is Status.GOOD:
         return size, None

@@ -20,29 +20,19 @@ from serverfree.datamover.endpoints import (
     finish_write,
 )
 from serverfree.datamover.errors import CopyAborted
-from serverfree.datamover.plan import Planner, Step
-from serverfree.datamover.units import Issued
+from serverfree.datamover.held import HeldData
+from serverfree.datamover.plan import Planner, Progress, Step, Workshop
+from serverfree.datamover.units import Aborted, Issued, Role
 from serverfree.scsi.sense import Asc
 
 _LOOK_AHEAD = 64  # segments whose disk reads may be sent before their turn
 
 
 @dataclass(slots=True)
-class Progress:
-    """How far a copy has come; RECEIVE COPY STATUS reads it from another thread.
-
-    `segments_processed` counts the segment under way, `bytes_written` what destinations have
-    acknowledged, in the order of the segments.
-    """
-
-    segments_processed: int = 0
-    bytes_written: int = 0
-
-
-@dataclass(slots=True)
 class _Read:
     step: Step
     run: Run
+    offset: int
     chunk: Chunk
     issued: Issued
 
@@ -53,7 +43,27 @@ class _Write:
     run: Run
     chunks: list[Chunk]
     size: int
+    kept: int  # bytes of it that were there before
     issued: Issued
+
+
+@dataclass(frozen=True, slots=True)
+class _Edges:
+    """What stays as it is in the first and in the last block that a segment writes."""
+
+    first: memoryview
+    last: memoryview
+
+    def around(self, views: list[memoryview], front: int, back: int) -> list[memoryview]:
+        """Return the views of a piece with what belongs in front of them and behind."""
+        if front:
+            views.insert(0, self.first)
+        if back:
+            views.append(self.last)
+        return views
+
+
+_NO_EDGES = _Edges(memoryview(b""), memoryview(b""))
 
 
 class Engine:
@@ -71,12 +81,14 @@ class Engine:
         slabs: Slabs,
         progress: Progress,
         aborted: Callable[[], bool],
+        held: HeldData | None = None,
     ) -> None:
         self._planner = planner
         self._segments = segments
         self._slabs = slabs
         self._progress = progress
         self._aborted = aborted
+        self._held = held or HeldData()
         self._source = ByteQueue()
         self._destination = ByteQueue()
         self._reads: deque[_Read] = deque()
@@ -98,6 +110,11 @@ class Engine:
                 self._steps.popleft()
                 self._ahead = max(0, self._ahead - 1)
             self._settle_writes()
+        except Aborted:
+            self._quiesce()
+            number = max(0, self._progress.segments_processed - 1)
+            residual = self._steps[0].residual if self._steps else None
+            raise _cleared().in_segment(number, residual) from None
         except BaseException:
             self._quiesce()
             raise
@@ -117,8 +134,9 @@ class Engine:
         self._check_abort(step)
         if step.function is not None:
             self._settle_writes()
+            workshop = Workshop(self._slabs, self._progress, lambda: self._check_abort(step))
             try:
-                step.function()
+                step.function(workshop)
             except CopyAborted as error:
                 raise error.in_segment(step.number) from None
             return
@@ -127,32 +145,46 @@ class Engine:
             or any(step.source.meets(write.run) for write in self._writes)
         ):
             self._settle_writes()
+        if step.apart:
+            residual = self._source, self._destination
+            self._source, self._destination = ByteQueue(), ByteQueue()
+            self._move(step)
+            self._source, self._destination = residual
+        else:
+            self._move(step)
+            self._drop(step)
+
+    def _move(self, step: Step) -> None:
+        edges = self._read_edges(step)
         if self._would_overwrite_its_source(step):
-            self._copy_descending(step)
+            self._copy_descending(step, edges)
             return
         self._may_read_current = True
-        self._stream(step)
-        self._drop(step)
+        self._stream(step, edges)
 
-    def _stream(self, step: Step) -> None:
+    def _stream(self, step: Step, edges: _Edges) -> None:
         """Move data from the front of the source to the front of the destination."""
         move, run = step.move, step.destination
-        if step.inline is not None:
-            self._destination.append((step.inline, None))
+        if step.data is not None:
+            self._destination.append((step.data, None))
         self._discard(step, move.discarded)
         left = move.processed
         offset = 0
         while run is not None and offset < step.to_write:
             size = min(run.piece, step.to_write - offset)
-            while self._destination.length < size:
+            front, back = run.edges(offset, size)
+            while self._destination.length < size - front - back:
                 if left:
                     left -= self._process(step, left)
                 else:
                     self._destination.append((memoryview(bytes(move.pad)), None))
-            self._write(step, run, offset, size)
+            self._write(step, run, offset, size, edges)
             offset += size
         while left:
             left -= self._process(step, left)
+        # A range is read whole, though residue was processed before it.
+        while step.read < step.to_read or (self._reads and self._reads[0].step is step):
+            self._receive(step)
 
     def _process(self, step: Step, most: int) -> int:
         """Make source data destination data, as much as has come; return how much."""
@@ -160,6 +192,8 @@ class Engine:
             self._receive(step)
         size = min(most, self._source.length)
         for chunk in self._source.take(size):
+            if step.holds:
+                self._held.add(chunk[0])
             self._destination.append(chunk)
         return size
 
@@ -168,7 +202,11 @@ class Engine:
             if not self._source.length:
                 self._receive(step)
             size = min(left, self._source.length)
-            self._slabs.release(self._source.take(size))
+            taken = self._source.take(size)
+            if step.holds:
+                for view, _ in taken:
+                    self._held.add(view)
+            self._slabs.release(taken)
             left -= size
 
     def _drop(self, step: Step) -> None:
@@ -193,14 +231,26 @@ class Engine:
             else:
                 self._read_ahead(force=True)
         self._check_abort(step)
-        read = self._reads.popleft()
+        read = self._reads[0]
         try:
             finish_read(read.run, read.issued, len(read.chunk[0]))
+            self._reads.popleft()
         except CopyAborted as error:
+            self._reads.popleft()
             self._settle_writes()
             raise error.in_segment(step.number, step.residual) from None
-        self._source.append(read.chunk)
+        self._source.append(self._trim(read))
         self._read_ahead()
+
+    def _trim(self, read: _Read) -> Chunk:
+        """Let go of what lies beside the bytes that are meant."""
+        view, slab = read.chunk
+        front, back = read.run.edges(read.offset, len(view))
+        if front:
+            self._slabs.release([(view[:front], slab)])
+        if back:
+            self._slabs.release([(view[len(view) - back :], slab)])
+        return view[front : len(view) - back], slab
 
     def _read_ahead(self, *, force: bool = False) -> None:
         """Send as many reads as depth, memory and the standard allow; at least one by `force`."""
@@ -212,7 +262,8 @@ class Engine:
             chunk = self._slabs.carve(min(run.piece, step.to_read - step.read), force=force)
             if chunk is None:
                 return
-            self._reads.append(_Read(step, run, chunk, run.read(step.read, chunk[0])))
+            issued = run.read(step.read, chunk[0])
+            self._reads.append(_Read(step, run, step.read, chunk, issued))
             step.read += len(chunk[0])
             force = False
 
@@ -252,25 +303,28 @@ class Engine:
 
     # ------------------------------------------------------------------ writing
 
-    def _write(self, step: Step, run: Run, offset: int, size: int) -> None:
+    def _write(self, step: Step, run: Run, offset: int, size: int, edges: _Edges) -> None:
         if self._writes and self._writes[-1].run.unit is not run.unit:
             # A write that fails must not find later data already on another unit.
             self._settle_writes()
         while len(self._writes) >= run.depth:
             self._complete_write()
         self._check_abort(step)
-        chunks = self._destination.take(size)
-        issued = run.write(offset, [view for view, _ in chunks], size)
-        self._writes.append(_Write(step, run, chunks, size, issued))
+        front, back = run.edges(offset, size)
+        chunks = self._destination.take(size - front - back)
+        views = edges.around([view for view, _ in chunks], front, back)
+        issued = run.write(offset, views, size)
+        self._writes.append(_Write(step, run, chunks, size, front + back, issued))
 
     def _complete_write(self) -> None:
         """Wait for the first write under way; reads go on meanwhile."""
         self._read_ahead()
-        write = self._writes.popleft()
+        write = self._writes[0]
         written, failure = finish_write(write.run, write.issued, write.size)
+        self._writes.popleft()
         self._slabs.release(write.chunks)
         write.step.written += written
-        self._progress.bytes_written += written
+        self._progress.bytes_written += max(0, written - write.kept)
         if failure is not None:
             raise failure.in_segment(write.step.number, write.step.residual)
 
@@ -278,69 +332,115 @@ class Engine:
         while self._writes:
             self._complete_write()
 
+    def _read_edges(self, step: Step) -> _Edges:
+        """Read what must stay beside the bytes that a segment writes, before it writes any."""
+        run = step.destination
+        if not isinstance(run, DiskRun) or not (run.skip or run.tail):
+            return _NO_EDGES
+        # What was written before lies there too.
+        self._settle_writes()
+        length = run.endpoint.block_length
+        first, last = bytearray(length), bytearray(length)
+        try:
+            if run.skip:
+                self._read_now(run, 0, memoryview(first), Role.DESTINATION)
+            if run.tail:
+                self._read_now(run, run.length - length, memoryview(last), Role.DESTINATION)
+        except CopyAborted as error:
+            raise error.in_segment(step.number) from None
+        return _Edges(memoryview(first)[: run.skip], memoryview(last)[length - run.tail :])
+
+    def _read_now(self, run: DiskRun, offset: int, into: memoryview, role: Role) -> None:
+        """Read whole blocks and wait for them."""
+        for at in range(0, len(into), run.piece):
+            view = into[at : at + run.piece]
+            issued = run.read(offset + at, view)
+            try:
+                finish_read(run, issued, len(view), role)
+            except Aborted:
+                issued.settle(run.unit.give_up)
+                raise
+
     # ------------------------------------------------------------------ a disk onto itself
 
     def _would_overwrite_its_source(self, step: Step) -> bool:
-        """Whether writing from the front would reach blocks before they are read."""
+        """Whether writing from the front would reach bytes before they are read."""
         source, destination = step.source, step.destination
         if not isinstance(source, DiskRun) or not isinstance(destination, DiskRun):
             return False
         if not source.meets(destination):
             return False
-        length = source.endpoint.block_length
         carried = self._source.length + self._destination.length
-        return destination.lba * length + carried > source.lba * length
+        return destination.begin + carried > source.begin
 
-    def _copy_descending(self, step: Step) -> None:
-        """Copy blocks upwards within a disk, the last ones first.
+    def _copy_descending(self, step: Step, edges: _Edges) -> None:
+        """Copy upwards within a disk, the last bytes first.
 
         Order within a segment is the manager's own affair as long as the result is right (5.17.2).
         The residual counts from the front (5.17.7.4 c), which is written last of all.
         """
         source, destination = step.source, step.destination
-        assert source is not None
-        assert destination is not None
+        assert isinstance(source, DiskRun)
+        assert isinstance(destination, DiskRun)
         self._settle_writes()
-        if step.to_read != step.to_write or self._source.length or self._destination.length:
+        shift = destination.begin - source.begin
+        if destination.end - source.end != shift or self._source.length or self._destination.length:
             # With residue from another segment in front, no order of pieces gives the result.
             raise CopyAborted(Asc.INVALID_OPERATION_FOR_COPY_SOURCE_OR_DESTINATION).in_segment(
                 step.number
             )
         step.read = step.to_read
+        block = source.endpoint.block_length
+        backwards = self._held.backwards() if step.holds else None
         end = step.to_write
         while end:
             self._check_abort(step)
-            size = min(source.piece, end)
+            size = min(destination.piece, end)
             end -= size
-            chunk = self._slabs.carve(size, force=True)
+            front, back = destination.edges(end, size)
+            # Where the bytes of this piece lie in the source, and the blocks around them.
+            first = end + front + destination.lba * block - shift - source.lba * block
+            wanted = size - front - back
+            start = first // block * block
+            chunk = self._slabs.carve(-(-(first + wanted) // block) * block - start, force=True)
             assert chunk is not None
             residual = destination.residual(step.to_write) if end + size < step.to_write else None
+            data = chunk[0][first - start : first - start + wanted]
             try:
-                finish_read(source, source.read(end, chunk[0]), size)
-                written, failure = finish_write(
-                    destination, destination.write(end, [chunk[0]], size), size
-                )
+                self._read_now(source, start, chunk[0], Role.SOURCE)
+                if backwards is not None:
+                    backwards.add(data)
+                issued = destination.write(end, edges.around([data], front, back), size)
+                try:
+                    written, failure = finish_write(destination, issued, size)
+                except Aborted:
+                    issued.settle(destination.unit.give_up)
+                    raise
                 if failure is not None:
                     raise failure
             except CopyAborted as error:
                 raise error.in_segment(step.number, residual) from None
             finally:
                 self._slabs.release([chunk])
-            self._progress.bytes_written += written
+            self._progress.bytes_written += written - front - back
+        if backwards is not None:
+            backwards.done()
 
     # ------------------------------------------------------------------ the end
 
     def _check_abort(self, step: Step) -> None:
         if self._aborted():
-            raise CopyAborted(Asc.COMMANDS_CLEARED_BY_DEVICE_SERVER).in_segment(
-                step.number, step.residual
-            )
+            raise _cleared().in_segment(step.number, step.residual)
 
     def _quiesce(self) -> None:
         """Let every command end: their buffers must not change hands before."""
         for read in self._reads:
-            read.issued.settle()
+            read.issued.settle(read.run.unit.give_up)
         for write in self._writes:
-            write.issued.settle()
+            write.issued.settle(write.run.unit.give_up)
         self._reads.clear()
         self._writes.clear()
+
+
+def _cleared() -> CopyAborted:
+    return CopyAborted(Asc.COMMANDS_CLEARED_BY_DEVICE_SERVER)

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 
 from serverfree.datamover.buffers import MIB, BufferPool, Slabs
 from serverfree.datamover.endpoints import DISK_DEPTH, PIECE
-from serverfree.datamover.engine import Engine, Progress
+from serverfree.datamover.engine import Engine
 from serverfree.datamover.errors import CopyAborted
 from serverfree.datamover.fabric import Fabric
-from serverfree.datamover.plan import IMPLEMENTED_SEGMENTS, Planner
+from serverfree.datamover.participants import Participants
+from serverfree.datamover.plan import IMPLEMENTED_SEGMENTS, Planner, Progress
 from serverfree.scsi.cdb.copy import (
     ExtendedCopy,
     ReceiveCopyFailureDetails,
@@ -198,13 +199,14 @@ class CopyManager:
         with self._pool.reserve(memory_needed(copy_list), aborted) as memory:
             if not memory:
                 raise CopyAborted(Asc.COMMANDS_CLEARED_BY_DEVICE_SERVER).in_segment(0)
-            planner = Planner(copy_list, self._limits, self._fabric.open, self._own_unit)
+            participants = Participants(copy_list, self._fabric.open, self._own_unit, aborted)
+            planner = Planner(copy_list, self._limits, participants)
             try:
                 Engine(
                     planner, len(copy_list.segments), Slabs(self._pool, memory), progress, aborted
                 ).run()
             finally:
-                planner.close()
+                participants.close()
 
     # ------------------------------------------------------------------ results
 

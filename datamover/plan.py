@@ -4,52 +4,88 @@ A segment is judged when its turn comes (SPC-4 5.17.7.2): its CSCDs are opened, 
 are, and held to what the descriptors say of them. Nothing is read or written here.
 """
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from serverfree.datamover.endpoints import PIECE, Disk, Run, Tape
-from serverfree.datamover.errors import CopyAborted, UnitUnreachable, in_descriptor
+from serverfree.datamover.buffers import Slabs
+from serverfree.datamover.endpoints import Disk, DiskRun, Run, Tape, TapeRun
+from serverfree.datamover.errors import CopyAborted, in_descriptor
+from serverfree.datamover.participants import Participants
 from serverfree.datamover.residue import Move, Residue, Side
-from serverfree.datamover.units import BLOCK_TYPES, AttachedUnit, CopyUnit, Facts, Role
-from serverfree.scsi.copy_cscd import BlockParameters, IdentificationCscd, StreamParameters
-from serverfree.scsi.copy_list import HEADER_LENGTH, THIS_UNIT, CopyList
+from serverfree.datamover.tape_image import copy_tape_image
+from serverfree.datamover.units import Role
+from serverfree.scsi.cdb.reservation import PersistentReserveOut
+from serverfree.scsi.copy_list import CopyList
 from serverfree.scsi.copy_results import OperatingParameters
 from serverfree.scsi.copy_segments import (
+    BlockImage,
+    BlockRangeToBlockRange,
+    BlockRangeToStream,
     BlockToBlock,
+    BlockToBlockHold,
     BlockToStream,
+    BlockToStreamHold,
+    EmbeddedToStream,
     InlineToStream,
     Locate,
+    RegisterKey,
     Segment,
+    Space,
     StreamToBlock,
+    StreamToBlockHold,
+    StreamToBlockRange,
     StreamToDiscard,
+    StreamToDiscardHold,
+    StreamToStream,
+    StreamToStreamHold,
+    TapeImage,
+    VerifyCscd,
     WriteFilemarks,
 )
-from serverfree.scsi.designator import Designator
-from serverfree.scsi.inquiry import DeviceType
-from serverfree.scsi.sense import Asc, FieldPointer
+from serverfree.scsi.sense import Asc
 
-_SOURCE_FIELD, _DESTINATION_FIELD = 4, 6  # bytes in a segment descriptor
-_TRANSFER_LENGTH_FIELD = 9
-_LAST_POINTED = 0xFFFF
 
-Endpoint = Disk | Tape
+@dataclass(slots=True)
+class Progress:
+    """How far a copy has come; RECEIVE COPY STATUS reads it from another thread.
+
+    `segments_processed` counts the segment under way, `bytes_written` what destinations have
+    acknowledged, in the order of the segments.
+    """
+
+    segments_processed: int = 0
+    bytes_written: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Workshop:
+    """What a copy function that moves its own data works with."""
+
+    slabs: Slabs
+    progress: Progress
+    check: Callable[[], None]
+    """Raises CopyAborted where the copy is to end."""
 
 
 @dataclass(slots=True)
 class Step:
     """What one segment does.
 
-    `function` is a tape function, which moves no data; else `move` says what is read, processed
-    and written, `source` and `destination` where, `inline` what joins from the parameter list.
-    `read` and `written` count the bytes asked for and the bytes known to have arrived.
+    `function` does it all by itself; else `move` says what is read, processed and written,
+    `source` and `destination` where, `data` what joins from the parameter list. `apart` keeps
+    residual data out of it; `holds` keeps a copy of what is processed. `read` and `written` count
+    the bytes asked for and the bytes known to have arrived.
     """
 
     number: int
     move: Move
     source: Run | None = None
     destination: Run | None = None
-    inline: memoryview | None = None
-    function: Callable[[], None] | None = None
+    data: memoryview | None = None
+    function: Callable[[Workshop], None] | None = None
+    apart: bool = False
+    counted: bool = True
+    holds: bool = False
     read: int = 0
     written: int = 0
     to_read: int = field(init=False)
@@ -61,75 +97,69 @@ class Step:
 
     @property
     def residual(self) -> int | None:
-        """INFORMATION of an error in this segment: None where nothing has been written."""
-        if self.destination is None or not self.written:
+        """INFORMATION of an error in this segment.
+
+        None where nothing has been written, or the segment has no transfer count (`counted`).
+        """
+        if self.destination is None or not self.written or not self.counted:
             return None
         return self.destination.residual(self.to_write - self.written)
 
 
 class Planner:
-    """Turns the segments of a parameter list into steps, in order.
-
-    `open_unit` finds a unit (`UnitUnreachable` if there is none); `own_unit` is the one that
-    contains the copy manager, named by CSCD DESCRIPTOR ID FFFFh.
-    """
+    """Turns the segments of a parameter list into steps, in order."""
 
     def __init__(
-        self,
-        copy_list: CopyList,
-        limits: OperatingParameters,
-        open_unit: Callable[[Designator], AttachedUnit],
-        own_unit: Designator | None = None,
+        self, copy_list: CopyList, limits: OperatingParameters, participants: Participants
     ) -> None:
         self._list = copy_list
         self._limits = limits
-        self._open = open_unit
-        self._own_unit = own_unit
+        self._participants = participants
         self._residue = Residue()
-        self._units: dict[Hashable, AttachedUnit] = {}
-        self._endpoints: dict[int, Endpoint] = {}
-        self._opened: list[CopyUnit] = []
 
     def step(self, number: int) -> Step:
         """Return the step of a segment; call for each in turn. Raises CopyAborted."""
         try:
             segment = self._list.segments[number]
-            return _PLANS[type(segment)](self, number, segment)
+            step: Step = _PLANS[type(segment)](self, number, segment)
         except CopyAborted as error:
             raise error.in_segment(number) from None
+        step.holds = segment.HOLDS
+        return step
 
-    def close(self) -> None:
-        """Hand back every unit."""
-        broken = {id(unit.attached) for unit in self._opened if unit.broken}
-        for attached in self._units.values():
-            attached.close(broken=id(attached) in broken)
-        self._units.clear()
-
-    # ------------------------------------------------------------------ segments
+    # ------------------------------------------------------------------ whole blocks
 
     def _block_to_stream(self, number: int, segment: BlockToStream) -> Step:
-        source = self._disk(segment.source, Role.SOURCE)
-        destination = self._tape(segment.destination, Role.DESTINATION)
+        source = self._participants.disk(segment.source, Role.SOURCE)
+        destination = self._participants.tape(segment.destination, Role.DESTINATION)
         unit = self._transfer_unit(destination, segment.stream_transfer_length)
+        if segment.number_of_blocks:
+            self._participants.require_unit(source, Role.SOURCE)
         move = self._residue.process(
             segment.number_of_blocks * source.block_length,
             Side(source.block_length, source.pad),
             Side(unit, destination.pad),
             segment.cat,
         )
-        self._within(source, segment.lba, move.reads, 16)
         return Step(
             number,
             move,
-            source.run(segment.lba, move.reads),
-            destination.run(segment.stream_transfer_length, move.writes),
+            self._within(source, source.run(segment.lba, move.reads), 16, Role.SOURCE),
+            self._transfers(
+                destination, segment.stream_transfer_length, move.writes, Role.DESTINATION
+            ),
         )
 
     def _stream_to_block(self, number: int, segment: StreamToBlock) -> Step:
-        source = self._tape(segment.source, Role.SOURCE)
-        destination = self._disk(segment.destination, Role.DESTINATION)
+        source = self._participants.tape(segment.source, Role.SOURCE)
+        destination = self._participants.disk(segment.destination, Role.DESTINATION)
         unit = self._transfer_unit(source, segment.stream_transfer_length)
-        self._within(destination, segment.lba, segment.number_of_blocks, 16)
+        to = self._within(
+            destination,
+            destination.run(segment.lba, segment.number_of_blocks),
+            16,
+            Role.DESTINATION,
+        )
         move = self._residue.fill(
             segment.number_of_blocks * destination.block_length,
             Side(unit, source.pad),
@@ -139,14 +169,18 @@ class Planner:
         return Step(
             number,
             move,
-            source.run(segment.stream_transfer_length, move.reads),
-            destination.run(segment.lba, move.writes),
+            self._transfers(source, segment.stream_transfer_length, move.reads, Role.SOURCE),
+            to,
         )
 
     def _block_to_block(self, number: int, segment: BlockToBlock) -> Step:
-        source = self._disk(segment.source, Role.SOURCE)
-        destination = self._disk(segment.destination, Role.DESTINATION)
+        source = self._participants.disk(segment.source, Role.SOURCE)
+        destination = self._participants.disk(segment.destination, Role.DESTINATION)
         counted = destination if segment.dc else source
+        if segment.number_of_blocks:
+            self._participants.require_unit(
+                counted, Role.DESTINATION if segment.dc else Role.SOURCE
+            )
         act = self._residue.fill if segment.dc else self._residue.process
         move = act(
             segment.number_of_blocks * counted.block_length,
@@ -154,169 +188,266 @@ class Planner:
             Side(destination.block_length, destination.pad),
             segment.cat,
         )
-        self._within(source, segment.source_lba, move.reads, 12)
-        self._within(destination, segment.destination_lba, move.writes, 20)
         return Step(
             number,
             move,
-            source.run(segment.source_lba, move.reads),
-            destination.run(segment.destination_lba, move.writes),
+            self._within(source, source.run(segment.source_lba, move.reads), 12, Role.SOURCE),
+            self._within(
+                destination,
+                destination.run(segment.destination_lba, move.writes),
+                20,
+                Role.DESTINATION,
+            ),
+        )
+
+    def _stream_to_stream(self, number: int, segment: StreamToStream) -> Step:
+        source = self._participants.tape(segment.source, Role.SOURCE)
+        destination = self._participants.tape(segment.destination, Role.DESTINATION)
+        move = self._residue.process(
+            segment.number_of_bytes,
+            Side(self._transfer_unit(source, segment.source_transfer_length), source.pad),
+            Side(
+                self._transfer_unit(destination, segment.destination_transfer_length, 13),
+                destination.pad,
+            ),
+            segment.cat,
+        )
+        return Step(
+            number,
+            move,
+            self._transfers(source, segment.source_transfer_length, move.reads, Role.SOURCE),
+            self._transfers(
+                destination, segment.destination_transfer_length, move.writes, Role.DESTINATION
+            ),
         )
 
     def _inline_to_stream(self, number: int, segment: InlineToStream) -> Step:
-        destination = self._tape(segment.destination, Role.DESTINATION)
-        unit = self._transfer_unit(destination, segment.stream_transfer_length)
         end = segment.inline_offset + segment.number_of_bytes
         if end > len(self._list.inline):
             raise CopyAborted(Asc.INLINE_DATA_LENGTH_EXCEEDED, in_descriptor(12))
-        move = self._residue.append(
-            segment.number_of_bytes, Side(unit, destination.pad), segment.cat
+        data = memoryview(self._list.inline)[segment.inline_offset : end]
+        return self._data_to_stream(number, segment, data)
+
+    def _embedded_to_stream(self, number: int, segment: EmbeddedToStream) -> Step:
+        return self._data_to_stream(number, segment, memoryview(segment.data))
+
+    def _data_to_stream(
+        self, number: int, segment: InlineToStream | EmbeddedToStream, data: memoryview
+    ) -> Step:
+        destination = self._participants.tape(segment.destination, Role.DESTINATION)
+        unit = self._transfer_unit(destination, segment.stream_transfer_length)
+        move = self._residue.append(len(data), Side(unit, destination.pad), segment.cat)
+        to = self._transfers(
+            destination, segment.stream_transfer_length, move.writes, Role.DESTINATION
+        )
+        return Step(number, move, destination=to, data=data)
+
+    def _stream_to_discard(self, number: int, segment: StreamToDiscard) -> Step:
+        source = self._participants.tape(segment.source, Role.SOURCE)
+        unit = self._transfer_unit(source, segment.stream_transfer_length)
+        move = self._residue.discard(segment.number_of_bytes, Side(unit, source.pad), segment.cat)
+        return Step(
+            number,
+            move,
+            self._transfers(source, segment.stream_transfer_length, move.reads, Role.SOURCE),
+        )
+
+    # ------------------------------------------------------------------ ranges of bytes
+
+    def _block_range_to_stream(self, number: int, segment: BlockRangeToStream) -> Step:
+        source = self._participants.disk(segment.source, Role.SOURCE)
+        destination = self._participants.tape(segment.destination, Role.DESTINATION)
+        unit = self._transfer_unit(destination, segment.stream_transfer_length)
+        count = segment.number_of_bytes
+        run = self._range(source, segment.lba, segment.byte_offset, count, 16, 26, Role.SOURCE)
+        move = self._residue.extract(count, source.pad, Side(unit, destination.pad), segment.cat)
+        to = self._transfers(
+            destination, segment.stream_transfer_length, move.writes, Role.DESTINATION
+        )
+        return Step(number, move, run, to)
+
+    def _stream_to_block_range(self, number: int, segment: StreamToBlockRange) -> Step:
+        source = self._participants.tape(segment.source, Role.SOURCE)
+        destination = self._participants.disk(segment.destination, Role.DESTINATION)
+        unit = self._transfer_unit(source, segment.stream_transfer_length)
+        count = segment.number_of_bytes
+        run = self._range(
+            destination, segment.lba, segment.byte_offset, count, 16, 26, Role.DESTINATION
+        )
+        move = self._residue.fill(
+            count, Side(unit, source.pad), Side(1, destination.pad), segment.cat
         )
         return Step(
             number,
             move,
-            destination=destination.run(segment.stream_transfer_length, move.writes),
-            inline=memoryview(self._list.inline)[segment.inline_offset : end],
+            self._transfers(source, segment.stream_transfer_length, move.reads, Role.SOURCE),
+            run,
         )
 
-    def _stream_to_discard(self, number: int, segment: StreamToDiscard) -> Step:
-        source = self._tape(segment.source, Role.SOURCE)
-        unit = self._transfer_unit(source, segment.stream_transfer_length)
-        move = self._residue.discard(segment.number_of_bytes, Side(unit, source.pad), segment.cat)
-        return Step(number, move, source.run(segment.stream_transfer_length, move.reads))
+    def _block_range_to_block_range(self, number: int, segment: BlockRangeToBlockRange) -> Step:
+        source = self._participants.disk(segment.source, Role.SOURCE)
+        destination = self._participants.disk(segment.destination, Role.DESTINATION)
+        count = segment.number_of_bytes
+        run = self._range(
+            source, segment.source_lba, segment.source_byte_offset, count, 12, 28, Role.SOURCE
+        )
+        to = self._range(
+            destination,
+            segment.destination_lba,
+            segment.destination_byte_offset,
+            count,
+            20,
+            30,
+            Role.DESTINATION,
+        )
+        move = self._residue.exchange(count, source.pad, destination.pad, segment.cat)
+        return Step(number, move, run, to)
+
+    # ------------------------------------------------------------------ whole media
+
+    def _block_image(self, number: int, segment: BlockImage) -> Step:
+        source = self._participants.disk(segment.source, Role.SOURCE)
+        destination = self._participants.disk(segment.destination, Role.DESTINATION)
+        if source.block_length != destination.block_length:
+            raise CopyAborted(Asc.INCORRECT_COPY_TARGET_DEVICE_TYPE, in_descriptor(6))
+        room = min(
+            max(0, source.blocks - segment.source_lba),
+            max(0, destination.blocks - segment.destination_lba),
+        )
+        blocks = min(segment.number_of_blocks or room, room)
+        run = self._within(source, source.run(segment.source_lba, blocks), 8, Role.SOURCE)
+        to = self._within(
+            destination, destination.run(segment.destination_lba, blocks), 16, Role.DESTINATION
+        )
+        length = blocks * source.block_length
+        move = Move(reads=blocks, processed=length, writes=blocks)
+        counted = segment.number_of_blocks != 0
+        return Step(number, move, run, to, apart=True, counted=counted)
+
+    def _tape_image(self, number: int, segment: TapeImage) -> Step:
+        source = self._participants.drive(segment.source, Role.SOURCE)
+        destination = self._participants.drive(segment.destination, Role.DESTINATION)
+        most = self._limits.maximum_stream_transfer_size
+
+        def copy(workshop: Workshop) -> None:
+            copy_tape_image(
+                source,
+                destination,
+                segment.filemarks,
+                most,
+                workshop.slabs,
+                workshop.check,
+                lambda size: _count(workshop.progress, size),
+            )
+
+        return Step(number, self._residue.keep(), function=copy)
+
+    # ------------------------------------------------------------------ functions
 
     def _write_filemarks(self, number: int, segment: WriteFilemarks) -> Step:
-        tape = self._tape(segment.destination, Role.DESTINATION)
+        tape = self._participants.drive(segment.destination, Role.DESTINATION)
+        return self._function(
+            number, lambda: tape.write_filemarks(segment.filemark_count, segment.immediate)
+        )
 
-        def write_filemarks() -> None:
-            tape.write_filemarks(segment.filemark_count, segment.immediate)
-
-        return Step(number, self._residue.keep(), function=write_filemarks)
+    def _space(self, number: int, segment: Space) -> Step:
+        tape = self._participants.drive(segment.destination, Role.DESTINATION)
+        return self._function(number, lambda: tape.space(segment.code, segment.count))
 
     def _locate(self, number: int, segment: Locate) -> Step:
-        tape = self._tape(segment.destination, Role.DESTINATION)
+        tape = self._participants.drive(segment.destination, Role.DESTINATION)
+        return self._function(number, lambda: tape.locate(segment.logical_object_identifier))
 
-        def locate() -> None:
-            tape.locate(segment.logical_object_identifier)
+    def _verify_cscd(self, number: int, segment: VerifyCscd) -> Step:
+        # Accessible is what it is when its turn has come, not when it is planned.
+        return self._function(
+            number,
+            lambda: self._participants.verify(segment.source, ready=segment.test_unit_ready),
+        )
 
-        return Step(number, self._residue.keep(), function=locate)
+    def _register_key(self, number: int, segment: RegisterKey) -> Step:
+        unit = self._participants.unit(segment.destination, Role.DESTINATION)
+        keys = segment.reservation_key.to_bytes(8, "big") + segment.service_action_key.to_bytes(
+            8, "big"
+        )
+        parameters = keys + bytes(8)
+        cdb = PersistentReserveOut(service_action=0, parameter_list_length=len(parameters)).pack()
 
-    # ------------------------------------------------------------------ their CSCDs
+        def register() -> None:
+            unit.command(Role.DESTINATION, cdb, data_out=parameters)
 
-    def _disk(self, cscd_id: int, role: Role) -> Disk:
-        endpoint = self._endpoint(cscd_id, role)
-        if not isinstance(endpoint, Disk):
-            raise _wrong_role(role)
-        return endpoint
+        return self._function(number, register)
 
-    def _tape(self, cscd_id: int, role: Role) -> Tape:
-        endpoint = self._endpoint(cscd_id, role)
-        if not isinstance(endpoint, Tape):
-            raise _wrong_role(role)
-        return endpoint
+    def _function(self, number: int, act: Callable[[], None]) -> Step:
+        return Step(number, self._residue.keep(), function=lambda _: act())
 
-    def _endpoint(self, cscd_id: int, role: Role) -> Endpoint:
-        known = self._endpoints.get(cscd_id)
-        if known is None:
-            known = self._endpoints[cscd_id] = self._open_endpoint(cscd_id, role)
-        return known
+    # ------------------------------------------------------------------ bounds
 
-    def _open_endpoint(self, cscd_id: int, role: Role) -> Endpoint:
-        cscd: IdentificationCscd | None = None
-        pointer: FieldPointer | None = None
-        if cscd_id < len(self._list.cscds):
-            cscd = self._list.cscds[cscd_id]
-            at = HEADER_LENGTH + cscd_id * cscd.LENGTH
-            pointer = FieldPointer(at) if at <= _LAST_POINTED else None
-            designator = cscd.designator
-        elif cscd_id == THIS_UNIT and self._own_unit is not None:
-            designator = self._own_unit
-        else:
-            # No descriptor has this number; null units and ROD tokens are not spoken here.
-            raise CopyAborted(Asc.UNREACHABLE_COPY_TARGET, in_descriptor(_field(role)))
-        unit = CopyUnit(self._attach(designator, pointer), pointer)
-        self._opened.append(unit)
-        facts = unit.prepare(role, None if cscd is None else cscd.device_type)
-        if facts.device_type in BLOCK_TYPES:
-            return _open_disk(unit, facts, cscd)
-        if facts.device_type == DeviceType.TAPE:
-            return _open_tape(unit, facts, cscd)
-        raise _wrong_role(role)
-
-    def _attach(self, designator: Designator, pointer: FieldPointer | None) -> AttachedUnit:
-        # One way to a unit, however many descriptors and designators name it: so its commands
-        # keep their order, and a read of what is still to be written there is noticed.
-        try:
-            attached = self._open(designator)
-        except UnitUnreachable:
-            raise CopyAborted(Asc.COPY_TARGET_DEVICE_NOT_REACHABLE, pointer) from None
-        present = self._units.setdefault(attached.identity, attached)
-        if present is not attached:
-            attached.close()
-        return present
-
-    def _transfer_unit(self, tape: Tape, transfer_length: int) -> int:
+    def _transfer_unit(self, tape: Tape, transfer_length: int, field_at: int = 9) -> int:
         unit = tape.transfer_bytes(transfer_length)
         if unit > self._limits.maximum_stream_transfer_size:
-            raise CopyAborted(
-                Asc.INVALID_FIELD_IN_PARAMETER_LIST, in_descriptor(_TRANSFER_LENGTH_FIELD)
-            )
+            raise CopyAborted(Asc.INVALID_FIELD_IN_PARAMETER_LIST, in_descriptor(field_at))
         return unit
 
-    def _within(self, disk: Disk, lba: int, blocks: int, field_at: int) -> None:
+    def _transfers(self, tape: Tape, transfer_length: int, transfers: int, role: Role) -> TapeRun:
+        if transfers:
+            self._participants.require_unit(tape, role)
+        return tape.run(transfer_length, transfers)
+
+    def _within(self, disk: Disk, run: DiskRun, field_at: int, role: Role) -> DiskRun:
         """Refuse a segment that leaves its disk before anything of it is read or written."""
-        if blocks and not disk.holds(lba, blocks):
-            # The standard has no code of its own for this; the pointer says which field it is.
-            raise CopyAborted(Asc.NO_ADDITIONAL_SENSE_INFORMATION, in_descriptor(field_at))
+        if run.blocks:
+            self._participants.require_unit(disk, role)
+            if not disk.holds(run):
+                # The standard has no code of its own for this; the pointer says which field it is.
+                raise CopyAborted(Asc.NO_ADDITIONAL_SENSE_INFORMATION, in_descriptor(field_at))
+        return run
+
+    def _range(
+        self,
+        disk: Disk,
+        lba: int,
+        byte_offset: int,
+        count: int,
+        lba_at: int,
+        offset_at: int,
+        role: Role,
+    ) -> DiskRun:
+        if count:
+            self._participants.require_unit(disk, role)
+            if byte_offset >= disk.block_length:
+                raise CopyAborted(Asc.INVALID_FIELD_IN_PARAMETER_LIST, in_descriptor(offset_at))
+        return self._within(disk, disk.range(lba, byte_offset, count), lba_at, role)
+
+
+def _count(progress: Progress, size: int) -> None:
+    progress.bytes_written += size
 
 
 _PLANS: dict[type[Segment], Callable[..., Step]] = {
     BlockToStream: Planner._block_to_stream,
     StreamToBlock: Planner._stream_to_block,
     BlockToBlock: Planner._block_to_block,
+    StreamToStream: Planner._stream_to_stream,
     InlineToStream: Planner._inline_to_stream,
+    EmbeddedToStream: Planner._embedded_to_stream,
     StreamToDiscard: Planner._stream_to_discard,
+    VerifyCscd: Planner._verify_cscd,
+    BlockRangeToStream: Planner._block_range_to_stream,
+    StreamToBlockRange: Planner._stream_to_block_range,
+    BlockRangeToBlockRange: Planner._block_range_to_block_range,
+    BlockToStreamHold: Planner._block_to_stream,
+    StreamToBlockHold: Planner._stream_to_block,
+    BlockToBlockHold: Planner._block_to_block,
+    StreamToStreamHold: Planner._stream_to_stream,
+    StreamToDiscardHold: Planner._stream_to_discard,
     WriteFilemarks: Planner._write_filemarks,
+    Space: Planner._space,
     Locate: Planner._locate,
+    TapeImage: Planner._tape_image,
+    RegisterKey: Planner._register_key,
+    BlockImage: Planner._block_image,
 }
 
 IMPLEMENTED_SEGMENTS = tuple(sorted(kind.TYPE for kind in _PLANS))
 """DESCRIPTOR TYPE CODEs of the segments that can be planned."""
-
-
-def _open_disk(unit: CopyUnit, facts: Facts, cscd: IdentificationCscd | None) -> Disk:
-    stated = cscd.parameters if cscd is not None else BlockParameters()
-    assert isinstance(stated, BlockParameters), "the parameter list pairs them by device type"
-    length = facts.block_length or 0
-    if not length or stated.block_length not in (0, length):
-        # Blocks of another length than the unit's would be cut or run over without a word.
-        raise _contradicts(unit, 29)
-    transfer = max(1, PIECE // length)
-    if facts.transfer_blocks:
-        transfer = min(transfer, facts.transfer_blocks)
-    return Disk(unit, length, facts.blocks, transfer, stated.pad)
-
-
-def _open_tape(unit: CopyUnit, facts: Facts, cscd: IdentificationCscd | None) -> Tape:
-    stated = cscd.parameters if cscd is not None else StreamParameters()
-    assert isinstance(stated, StreamParameters), "the parameter list pairs them by device type"
-    if stated.fixed and facts.block_length not in (None, stated.block_length):
-        raise _contradicts(unit, 29)
-    return Tape(unit, stated.block_length, stated.pad)
-
-
-def _contradicts(unit: CopyUnit, byte: int) -> CopyAborted:
-    """The unit is not what this byte of its CSCD descriptor says."""
-    start = unit.pointer
-    pointer = FieldPointer(start.byte + byte) if start is not None else None
-    return CopyAborted(Asc.INVALID_FIELD_IN_PARAMETER_LIST, pointer)
-
-
-def _field(role: Role) -> int:
-    return _SOURCE_FIELD if role is Role.SOURCE else _DESTINATION_FIELD
-
-
-def _wrong_role(role: Role) -> CopyAborted:
-    return CopyAborted(
-        Asc.INVALID_OPERATION_FOR_COPY_SOURCE_OR_DESTINATION, in_descriptor(_field(role))
-    )

@@ -51,7 +51,10 @@ class Residue:
     destination: int = 0
 
     def process(self, count: int, source: Side, destination: Side, cat: bool) -> Move:
-        """Process `count` bytes, then write what fills whole blocks: 00h, 02h with DC=0, 03h."""
+        """Process `count` bytes, then write what fills whole blocks: 00h, 02h with DC=0, 03h.
+
+        0Bh, 0Dh with DC=0 and 0Eh do the same and hold what they process.
+        """
         move = Move(reads=self._reads(count, source.unit), processed=count)
         self.source += move.reads * source.unit - count
         self.destination += count
@@ -62,21 +65,40 @@ class Residue:
     def fill(self, count: int, source: Side, destination: Side, cat: bool) -> Move:
         """Write `count` bytes, a multiple of the block, processing no more than that takes.
 
-        01h, and 02h with DC=1. Destination data beyond them is an error rather than padded
-        (footnote a of table 116).
+        01h, 09h (whose unit is a byte), and 02h with DC=1. Destination data beyond them is an
+        error rather than padded (footnote a of table 116).
         """
         move = Move(processed=max(0, count - self.destination), writes=count // destination.unit)
         move.reads = self._reads(move.processed, source.unit)
         self.source += move.reads * source.unit - move.processed
         self.destination += move.processed - count
-        if destination.pad and not cat and self.destination:
-            move.inexact = True
-        else:
-            self._settle(move, cat, source.pad, destination)
+        self._settle_range(move, cat, source.pad, destination)
+        return move
+
+    def extract(self, count: int, source_pad: bool, destination: Side, cat: bool) -> Move:
+        """Take a range of `count` bytes from a disk and process as many: 08h.
+
+        The range becomes source data whole, behind what is left over there; the oldest bytes are
+        processed first (table 115).
+        """
+        move = Move(reads=count, processed=count)
+        self.destination += count
+        self._write_whole(move, destination.unit)
+        self._settle(move, cat, source_pad, destination)
+        return move
+
+    def exchange(self, count: int, source_pad: bool, destination_pad: bool, cat: bool) -> Move:
+        """Take a range of `count` bytes from a disk, process and write as many: 0Ah.
+
+        Ranges have no blocks to fill: what was left over before is left over after, on both
+        sides (table 115), and on the destination's an error rather than padded.
+        """
+        move = Move(reads=count, processed=count, writes=count)
+        self._settle_range(move, cat, source_pad, Side(1, destination_pad))
         return move
 
     def append(self, count: int, destination: Side, cat: bool) -> Move:
-        """Take `count` bytes from the parameter list: 04h. Source data is not touched.
+        """Take `count` bytes from the parameter list: 04h, 05h. Source data is not touched.
 
         Without a copy source its PAD counts as 0 (table 117).
         """
@@ -87,7 +109,7 @@ class Residue:
         return move
 
     def discard(self, count: int, source: Side, cat: bool) -> Move:
-        """Let go of `count` bytes of source data: 06h.
+        """Let go of `count` bytes of source data: 06h, 0Fh.
 
         Without a copy destination its PAD counts as 0 (table 117).
         """
@@ -97,7 +119,7 @@ class Residue:
         return move
 
     def keep(self) -> Move:
-        """Tape functions, 10h to 12h: all residue stays, as if CAT were one (table 115)."""
+        """What moves no residue, 07h and 10h to 16h: all stays, as if CAT were one (table 115)."""
         return Move()
 
     def _reads(self, count: int, unit: int) -> int:
@@ -107,6 +129,13 @@ class Residue:
 
     def _write_whole(self, move: Move, unit: int) -> None:
         move.writes, self.destination = divmod(self.destination, unit)
+
+    def _settle_range(self, move: Move, cat: bool, source_pad: bool, destination: Side) -> None:
+        """Table 116 where the destination has had exactly what it was to have: footnote a."""
+        if destination.pad and not cat and self.destination:
+            move.inexact = True
+        else:
+            self._settle(move, cat, source_pad, destination)
 
     def _settle(self, move: Move, cat: bool, source_pad: bool, destination: Side | None) -> None:
         """Table 116 at the end of a segment."""

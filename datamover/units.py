@@ -8,12 +8,13 @@ from enum import Enum
 from typing import Protocol
 
 from serverfree.datamover.errors import CopyAborted
+from serverfree.initiator.session import CommandTimeout
 from serverfree.iscsi.errors import ProtocolError
 from serverfree.scsi.capacity import Capacity10, Capacity16
 from serverfree.scsi.cdb.block import ReadCapacity10, ReadCapacity16
 from serverfree.scsi.cdb.primary import Inquiry, ModeSense6, TestUnitReady
 from serverfree.scsi.copy_cscd import PARAMETERS, BlockParameters
-from serverfree.scsi.device import Buffer, Device, Pending, Result
+from serverfree.scsi.device import Buffer, Result
 from serverfree.scsi.inquiry import DeviceType, Qualifier, StandardInquiry
 from serverfree.scsi.mode import ModeData
 from serverfree.scsi.sense import Asc, FieldPointer, SenseKey
@@ -28,6 +29,7 @@ _RETRIED = (Status.BUSY, Status.TASK_SET_FULL)
 _RETRIES = 8
 _FIRST_PAUSE = 0.02  # seconds, doubled from retry to retry: 5 s in all
 _MOST_ATTENTIONS = 16
+_ABORT_SECONDS = 0.5  # how long a wait may go on before somebody asks whether it still should
 _MODE_HEADER = 4  # of MODE SENSE(6)
 _DEVICE_CONFIGURATION = 0x10  # a mode page that every tape drive has (SSC-4 8.3.3)
 
@@ -57,7 +59,14 @@ class Facts:
     transfer_blocks: int = 0
 
 
-class AttachedUnit(Device, Protocol):
+class PendingCommand(Protocol):
+    """A command under way at a unit of a copy."""
+
+    def wait(self, timeout: float | None = None) -> Result:
+        """Return how it ended. Raises CommandTimeout, or one of CARRIER_FAILURES."""
+
+
+class AttachedUnit(Protocol):
     """A unit that a fabric has opened for one copy.
 
     `facts` belongs to the copy that has the unit, and stays with the unit when the fabric keeps
@@ -70,58 +79,96 @@ class AttachedUnit(Device, Protocol):
     def identity(self) -> Hashable:
         """Equal for two ways to one unit, whichever of its designators led there."""
 
+    def submit(
+        self,
+        cdb: bytes,
+        *,
+        data_out: Buffer | Sequence[Buffer] = b"",
+        data_in: memoryview | None = None,
+    ) -> PendingCommand:
+        """Send a command, as `scsi.device.Device` does."""
+
     def close(self, *, broken: bool = False) -> None:
-        """Hand the unit back; `broken` if it no longer answers."""
+        """Hand the unit back, once or more; `broken` if it no longer answers."""
+
+
+class Aborted(Exception):
+    """The copy is to end, noticed while a command of it was waited for."""
 
 
 class Issued:
     """A command under way, sent again where the unit was busy."""
 
-    __slots__ = ("_pending", "_send")
+    __slots__ = ("_aborted", "_pending", "_send")
 
-    def __init__(self, send: Callable[[], Pending]) -> None:
+    def __init__(self, send: Callable[[], PendingCommand], aborted: Callable[[], bool]) -> None:
         self._send = send
+        self._aborted = aborted
         self._pending = self._submit()
 
-    def _submit(self) -> Pending | None:
+    def _submit(self) -> PendingCommand | None:
         try:
             return self._send()
         except CARRIER_FAILURES:
             return None
 
     def wait(self) -> Result | None:
-        """Return how it ended, None if the unit will never say. Sends again a bounded while."""
+        """Return how it ended, None if the unit will never say. Sends again a bounded while.
+
+        Raises Aborted when the copy is to end first; the command is still under way then.
+        """
         pause = _FIRST_PAUSE
         while self._pending is not None:
             try:
-                result = self._pending.wait()
+                result = self._pending.wait(_ABORT_SECONDS)
             except CARRIER_FAILURES:
                 return None
+            except CommandTimeout:
+                if self._aborted():
+                    raise Aborted from None
+                continue
             if result.status not in _RETRIED or pause > _FIRST_PAUSE * 2**_RETRIES:
                 return result
+            if self._aborted():
+                raise Aborted
             time.sleep(pause)
             pause *= 2
             self._pending = self._submit()
         return None
 
-    def settle(self) -> None:
-        """Let it come to its end, whatever that is: its buffers are free then."""
-        if self._pending is not None:
-            with contextlib.suppress(*CARRIER_FAILURES):
-                self._pending.wait()
+    def settle(self, give_up: Callable[[], None]) -> None:
+        """Bring it to its end, whatever that is: its buffers are free then.
+
+        Where the copy is to end and the command does not, `give_up` gives up the way to the unit.
+        """
+        pending = self._pending
+        with contextlib.suppress(*CARRIER_FAILURES):
+            while pending is not None:
+                try:
+                    pending.wait(_ABORT_SECONDS)
+                    return
+                except CommandTimeout:
+                    if self._aborted():
+                        give_up()
 
 
 class CopyUnit:
     """A unit in its place in one parameter list.
 
     `pointer` is the first byte of the CSCD descriptor that designates it, None for the unit that
-    contains the copy manager, which needs none.
+    contains the copy manager, which needs none. `aborted` says that the copy is to end.
     """
 
-    def __init__(self, attached: AttachedUnit, pointer: FieldPointer | None) -> None:
+    def __init__(
+        self,
+        attached: AttachedUnit,
+        pointer: FieldPointer | None,
+        aborted: Callable[[], bool] = lambda: False,
+    ) -> None:
         self.attached = attached
         self.pointer = pointer
         self.broken = False
+        self._aborted = aborted
 
     def issue(
         self,
@@ -132,7 +179,37 @@ class CopyUnit:
     ) -> Issued:
         """Send a command."""
         submit = self.attached.submit
-        return Issued(lambda: submit(cdb, data_out=data_out, data_in=data_in))
+        return Issued(lambda: submit(cdb, data_out=data_out, data_in=data_in), self._aborted)
+
+    def command(
+        self,
+        role: Role,
+        cdb: bytes,
+        *,
+        data_out: Buffer = b"",
+        data_in: memoryview | None = None,
+    ) -> Result:
+        """Carry out a command. Raises CopyAborted unless it ends well, Aborted."""
+        result = self.ask(cdb, data_out=data_out, data_in=data_in)
+        if result is None or result.status is not Status.GOOD:
+            raise self.failure(role, result)
+        return result
+
+    def ask(
+        self, cdb: bytes, *, data_out: Buffer = b"", data_in: memoryview | None = None
+    ) -> Result | None:
+        """Carry out a command, whatever its end; None if the unit will never say."""
+        issued = self.issue(cdb, data_out=data_out, data_in=data_in)
+        try:
+            return issued.wait()
+        except Aborted:
+            issued.settle(self.give_up)
+            raise
+
+    def give_up(self) -> None:
+        """Let go of a unit that answers too late: its commands end with the way to it."""
+        self.broken = True
+        self.attached.close(broken=True)
 
     def failure(self, role: Role, result: Result | None) -> CopyAborted:
         """A CSCD command failure: status byte and sense go along as they came (5.17.7.4)."""
@@ -154,6 +231,13 @@ class CopyUnit:
         Unit attentions are heard to their end first: one met later would be a command failure.
         `device_type` is what the CSCD descriptor states, None if there is no descriptor.
         """
+        try:
+            return self._prepare(role, device_type)
+        except Aborted:
+            self.give_up()
+            raise
+
+    def _prepare(self, role: Role, device_type: int | None) -> Facts:
         attached = self.attached
         if attached.facts is not None and self._clear_attentions(role):
             attached.facts = None
@@ -168,6 +252,21 @@ class CopyUnit:
                 self._ask_tape(facts)
             attached.facts = facts
         return facts
+
+    def verify(self, role: Role, device_type: int | None, *, ready: bool) -> None:
+        """Find the unit there and of its type, its unit attentions undisturbed; or `ready`.
+
+        Raises CopyAborted.
+        """
+        try:
+            facts = self._inquire()
+        except Aborted:
+            self.give_up()
+            raise
+        if device_type is not None and facts.device_type != device_type:
+            raise CopyAborted(Asc.INCORRECT_COPY_TARGET_DEVICE_TYPE, self.pointer)
+        if ready:
+            self.command(role, TestUnitReady().pack())
 
     def _inquire(self) -> Facts:
         buffer = memoryview(bytearray(StandardInquiry.size()))

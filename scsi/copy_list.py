@@ -10,19 +10,22 @@ from enum import IntEnum
 
 from construct import BitsInteger, BitStruct, Flag, Padding
 
-from serverfree.scsi.copy_cscd import IdentificationCscd, InvalidField
+from serverfree.scsi.copy_cscd import BlockParameters, IdentificationCscd, InvalidField
 from serverfree.scsi.copy_results import OperatingParameters
 from serverfree.scsi.copy_segments import (
     LENGTH_EXCLUDES,
     SEGMENT_TYPES,
     InlineToStream,
     Segment,
+    StreamToStream,
 )
 from serverfree.scsi.device import Buffer
 from serverfree.scsi.errors import CheckCondition, illegal_request
 from serverfree.scsi.sense import Asc, FieldPointer
 from serverfree.scsi.structure import Structure
 
+NULL_BLOCK, NULL_STREAM = 0xC000, 0xC001
+"""CSCD DESCRIPTOR IDs of null logical units, which are sent no command (table 148)."""
 THIS_UNIT = 0xFFFF
 """CSCD DESCRIPTOR ID of the logical unit that contains the copy manager (table 148)."""
 
@@ -75,6 +78,7 @@ class CopyList:
     list_id_usage: ListIdUsage = ListIdUsage.HOLD
     priority: int = NORMAL_PRIORITY
     sequential_striped: bool = field(default=False, kw_only=True)
+    cscds_at: int = field(default=HEADER_LENGTH, kw_only=True)
 
     def pack(self) -> bytes:
         """The parameter list on the wire."""
@@ -106,9 +110,10 @@ class CopyList:
         _check_identifier(header, limits)
         cscds_end = HEADER_LENGTH + header.cscd_list_length
         segments_end = cscds_end + header.segment_list_length
+        cscds = _unpack_cscds(data, cscds_end, limits)
         return cls(
-            _unpack_cscds(data, cscds_end, limits),
-            _unpack_segments(data, cscds_end, segments_end, limits),
+            cscds,
+            _unpack_segments(data, cscds_end, segments_end, cscds, limits),
             memoryview(data)[segments_end : segments_end + header.inline_data_length],
             header.list_identifier,
             ListIdUsage(header.list_id_usage),
@@ -157,7 +162,13 @@ def _unpack_cscds(data: Buffer, end: int, limits: OperatingParameters) -> list[I
     return cscds
 
 
-def _unpack_segments(data: Buffer, at: int, end: int, limits: OperatingParameters) -> list[Segment]:
+def _unpack_segments(
+    data: Buffer,
+    at: int,
+    end: int,
+    cscds: Sequence[IdentificationCscd],
+    limits: OperatingParameters,
+) -> list[Segment]:
     segments: list[Segment] = []
     while at < end:
         if len(segments) == limits.maximum_segment_count:
@@ -180,7 +191,7 @@ def _unpack_segments(data: Buffer, at: int, end: int, limits: OperatingParameter
             raise _illegal(
                 Asc.INVALID_FIELD_IN_PARAMETER_LIST, at + wrong.byte, wrong.bit
             ) from None
-        _check_segment(segment, at)
+        _check_segment(segment, at, cscds)
         segments.append(segment)
         at += length
     return segments
@@ -193,7 +204,13 @@ _TRANSFER_LENGTHS = (
 )
 
 
-def _check_segment(segment: Segment, at: int) -> None:
+def _check_segment(segment: Segment, at: int, cscds: Sequence[IdentificationCscd]) -> None:
+    if isinstance(segment, StreamToStream) and any(
+        cscd_id < len(cscds) and isinstance(cscds[cscd_id].parameters, BlockParameters)
+        for cscd_id in (segment.source, segment.destination)
+    ):
+        # Initiators try a disk with it to learn whether the type is known at all.
+        raise _illegal(Asc.UNSUPPORTED_SEGMENT_DESCRIPTOR_TYPE_CODE, at)
     for name, byte in _TRANSFER_LENGTHS:
         if getattr(segment, name, 1) == 0:
             # A tape command of no bytes moves nothing, however often it is repeated.

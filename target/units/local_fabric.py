@@ -18,7 +18,7 @@ class _Ended:
 
     result: Result
 
-    def wait(self) -> Result:
+    def wait(self, timeout: float | None = None) -> Result:
         return self.result
 
 

@@ -236,8 +236,8 @@ def test_tape_is_not_read_before_earlier_segments_are_written() -> None:
             events.append(f"{name} {cdb[0]:02x}")
 
             class Waited:
-                def wait(self):
-                    result = pending.wait()
+                def wait(self, timeout=None):
+                    result = pending.wait(timeout)
                     events.append(f"{name} {cdb[0]:02x} done")
                     return result
 

@@ -39,7 +39,7 @@ class ModelFabric:
         self.devices = devices
 
     def open(self, designator: Designator) -> FakeDevice:
-        number = designator.identifier[-1]
+        number = designator.identifier[-1] if designator.identifier else len(self.devices)
         if number >= len(self.devices):
             raise UnitUnreachable(str(designator))
         return self.devices[number]

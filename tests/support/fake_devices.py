@@ -66,7 +66,7 @@ class _Pending:
         data = b"".join(bytes(one) for one in buffers)
         self.result = self.device._answer(self.cdb, data, self.into)
 
-    def wait(self) -> Result:
+    def wait(self, timeout: float | None = None) -> Result:
         while self.result is None:
             self.device._queue.popleft().run()
         if isinstance(self.result, Exception):
