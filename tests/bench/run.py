@@ -14,55 +14,24 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from serverfree.cli.processes import SERVERFREE
-from serverfree.initiator.xcopy import xcopy
+from bench import copies
+from bench.case import Case, MiB
+
 from support import servers
 from support.peers import PACKAGES, find
 from support.process import footprint
 
-MiB = 1 << 20
 RESULTS = Path("build/bench.json")
 AVERAGE = re.compile(r"iops average (\d+) ")
-TAPE_BLOCK = 256 << 10
-LIBRARY_IQN = "iqn.2026-11.com.example:library"
-
-
-@dataclass(slots=True)
-class Case:
-    """One row: what is measured, in which unit, and what each side reached in each run.
-
-    The CPU lists hold the microseconds that the server's process took for one request.
-    """
-
-    name: str
-    unit: str
-    rival: str
-    ours: list[float] = field(default_factory=list)
-    theirs: list[float] = field(default_factory=list)
-    our_cpu: list[float] = field(default_factory=list)
-    their_cpu: list[float] = field(default_factory=list)
-
-    @property
-    def cpu(self) -> str:
-        """Return both sides' median CPU time per request, for people."""
-        if not self.our_cpu:
-            return ""
-        return f"{statistics.median(self.our_cpu):.0f} / {statistics.median(self.their_cpu):.0f}"
-
-    @property
-    def ratio(self) -> float:
-        """Return our median over the rival's."""
-        return statistics.median(self.ours) / statistics.median(self.theirs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,74 +117,32 @@ def measure_reads(folder: Path, seconds: int, rounds: int, size: int) -> tuple[l
     return cases, resident
 
 
-def timed(size: int, run: Callable[[], object]) -> float:
-    """Return MB/s of a run over `size` bytes, with nothing of earlier runs left to write."""
-    os.sync()
-    start = time.monotonic()
-    run()
-    return size / (time.monotonic() - start) / 1e6
-
-
-def measure_copies(folder: Path, rounds: int, size: int) -> Case:
-    """Disk to tape through the mover, against qemu-img between two LUNs; both end flushed."""
-    case = Case("copy of a disk", "MB/s", "qemu-img")
-    source = servers.random_file(folder / "source.img", size)
-    empty = servers.empty_file(folder / "destination.img", size)
-    tape = ("--iqn", LIBRARY_IQN, "--tape", f"tape={folder / 'tape'},capacity={4 * size}")
-    with (
-        servers.target("--disk", f"disk={source}") as storage,
-        servers.target(*tape) as backup,
-        servers.datamover(storage, backup) as mover,
-        servers.Tgt(source, empty) as theirs,
-    ):
-        manager = next(iter(mover.units.values()))
-
-        def offloaded() -> None:
-            rewind(backup["tape"].url)
-            xcopy(manager.url, storage["disk"].url, backup["tape"].url, tape_block=TAPE_BLOCK)
-
-        def converted() -> None:
-            command = ["qemu-img", "convert", "-n", "-t", "writeback", "-f", "raw", "-O", "raw"]
-            subprocess.run([*command, theirs.url(0), theirs.url(1)], check=True, timeout=300)
-
-        for number in range(rounds):
-            runs = [(case.ours, offloaded), (case.theirs, converted)]
-            for results, run in runs if number % 2 == 0 else reversed(runs):
-                results.append(timed(size, run))
-    return case
-
-
-def rewind(url: str) -> None:
-    """Put the tape at its beginning, so that every run overwrites the one before."""
-    subprocess.run(
-        [*SERVERFREE, "tape", url, "rewind"], check=True, stdout=subprocess.DEVNULL, timeout=60
-    )
-
-
-def show(cases: list[Case], resident: int) -> None:
+def show(cases: list[Case], memory: dict[str, int]) -> None:
     """Print the ratios, and keep every figure of the run in a file."""
     table = Table(title="serverfree against tgt and qemu-img, medians of one run")
-    for column in ("reads and a copy", "ours", "rival", "", "ratio", "CPU us"):
+    for column in ("reads and copies", "ours", "rival", "", "ratio", "CPU us"):
         table.add_column(column, justify="right" if column in ("ours", "ratio") else "left")
     for case in cases:
+        unit = "/s" if case.unit == "extents/s" else case.unit
         ours, theirs = statistics.median(case.ours), statistics.median(case.theirs)
         table.add_row(
             case.name,
             f"{ours:,.0f}",
             f"{theirs:,.0f} ({case.rival})",
-            case.unit,
+            unit,
             f"{case.ratio:.2f}",
             case.cpu,
         )
     Console().print(table)
     print("CPU us: of the server for one request, ours / theirs")
-    print(f"resident memory of the idle target: {resident / MiB:.0f} MiB")
+    for name, size in memory.items():
+        print(f"memory of the {name}: {size / MiB:.0f} MiB")
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(
         json.dumps(
             {
                 "machine": {"cores": os.cpu_count(), "python": platform.python_version()},
-                "idle_resident_bytes": resident,
+                "memory_bytes": memory,
                 "cases": [asdict(case) | {"ratio": round(case.ratio, 3)} for case in cases],
             },
             indent=2,
@@ -224,12 +151,26 @@ def show(cases: list[Case], resident: int) -> None:
     print(f"every run: {RESULTS}")
 
 
+def copy_runs(args: argparse.Namespace) -> list[tuple[Any, int, int]]:
+    """Return what to measure of copies, how often and over how many bytes."""
+    if args.quick:
+        return [(copies.measure, 1, 128 * MiB), (copies.measure_extents, 1, 128 * MiB)]
+    return [
+        (copies.measure, args.rounds, 256 * MiB),
+        (copies.measure, max(1, args.rounds // 2), 2048 * MiB),
+        (copies.measure_extents, args.rounds, 256 * MiB),
+    ]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one short round")
+    parser.add_argument("--only", choices=("reads", "copies"), help="half of it")
     parser.add_argument("--seconds", type=int, default=4, help="of each read run")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--size", type=int, default=512, metavar="MiB", help="of the volumes")
+    parser.add_argument(
+        "--size", type=int, default=512, metavar="MiB", help="of the disk that is read"
+    )
     args = parser.parse_args()
     if args.quick:
         args.seconds, args.rounds, args.size = 2, 1, 128
@@ -237,10 +178,20 @@ def main() -> int:
         if find(program) is None:
             print(f"bench needs {program} (Debian: {PACKAGES[program]})", file=sys.stderr)
             return 1
-    with tempfile.TemporaryDirectory(prefix="serverfree-bench-") as folder:
-        cases, resident = measure_reads(Path(folder), args.seconds, args.rounds, args.size * MiB)
-        cases.append(measure_copies(Path(folder), args.rounds, args.size * MiB))
-    show(cases, resident)
+    cases: list[Case] = []
+    memory = {}
+    if args.only != "copies":
+        with tempfile.TemporaryDirectory(prefix="serverfree-bench-") as folder:
+            cases, memory["idle target, resident"] = measure_reads(
+                Path(folder), args.seconds, args.rounds, args.size * MiB
+            )
+    if args.only != "reads":
+        watched = copies.Memory()
+        for measure, rounds, size in copy_runs(args):
+            with tempfile.TemporaryDirectory(prefix="serverfree-bench-") as folder:
+                cases += measure(Path(folder), rounds, size, watched)
+        memory["data mover, at most"] = watched.most
+    show(cases, memory)
     return 0
 
 
