@@ -135,11 +135,13 @@ class ModePage:
     """A mode page as a unit keeps it: whole pages, header included, all of one length.
 
     A one in `changeable` (its header as in the others) is a bit that MODE SELECT may change.
+    MODE SELECT may leave out bytes at the end, down to `shortest` in all, if that is not 0.
     """
 
     current: bytes
     changeable: bytes
     default: bytes
+    shortest: int = 0
 
     @property
     def code(self) -> int:

@@ -25,6 +25,15 @@ class BlockLimits(Structure):
 
 
 @dataclass(slots=True)
+class ObjectLimit(Structure):
+    """READ BLOCK LIMITS data with MLOI=1: the largest logical object identifier (20 bytes)."""
+
+    maximum: int = 0
+
+    LAYOUT = BitStruct(Padding(12 * 8), "maximum" / BitsInteger(64))
+
+
+@dataclass(slots=True)
 class ShortPosition(Structure):
     """READ POSITION data, short form (20 bytes).
 
@@ -167,6 +176,36 @@ class DensityDescriptor(Structure):
 
 
 @dataclass(slots=True)
+class MediumTypeDescriptor(Structure):
+    """REPORT DENSITY SUPPORT descriptor of a kind of medium (MEDIUM TYPE=1)."""
+
+    medium_type: int = 0
+    descriptor_length: int = 52
+    densities: int = 1
+    density: int = 0
+    media_width: int = 0
+    medium_length: int = 0
+    organization: str = ""
+    name: str = ""
+    description: str = ""
+
+    LAYOUT = BitStruct(
+        "medium_type" / BitsInteger(8),
+        Padding(8),
+        "descriptor_length" / BitsInteger(16),
+        "densities" / BitsInteger(8),
+        "density" / BitsInteger(8),
+        Padding(8 * 8),
+        "media_width" / BitsInteger(16),
+        "medium_length" / BitsInteger(16),
+        Padding(16),
+        "organization" / text(8),
+        "name" / text(8),
+        "description" / text(20),
+    )
+
+
+@dataclass(slots=True)
 class TapeBlockDescriptor(Structure):
     """The mode parameter block descriptor of a tape. `block_length` 0: blocks of any length."""
 
@@ -258,15 +297,21 @@ class DeviceConfiguration(Page):
 
 @dataclass
 class DeviceConfigurationExtension(Structure):
-    """Page 10h, subpage 01h. `early_warning_size` is PEWS, in units of 1,000,000 bytes."""
+    """Page 10h, subpage 01h. `early_warning_size` is PEWS, in units of 1,000,000 bytes.
 
+    `write_mode` 1 is append-only: what is on the medium is not overwritten.
+    """
+
+    write_mode: int = 0
     early_warning_size: int = 0
 
     LAYOUT = BitStruct(
         Const(0x50, BitsInteger(8)),  # SPF=1
         Const(0x01, BitsInteger(8)),
         Const(0x1C, BitsInteger(16)),
-        Padding(16),
+        Padding(8),
+        "write_mode" / BitsInteger(4),
+        Padding(4),
         "early_warning_size" / BitsInteger(16),
         Padding(24 * 8),
     )

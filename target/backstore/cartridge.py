@@ -180,8 +180,9 @@ def open_cartridge(
 
     `capacity` counts native bytes (payload, and 72 bytes for each block or filemark);
     `early_warning` says from which of them on early warning is given, and has a default of at
-    most 1 GiB before the end; a `worm` one can be written once. Raises CartridgeError in words for people: no cartridge there, in
-    use by another process, another capacity than the one asked for, damage.
+    most 1 GiB before the end; a `worm` one can be written once. Raises CartridgeError in words for
+    people: no cartridge there, in use by another process, another capacity than the one asked for,
+    damage.
     """
     path = Path(directory)
     try:

@@ -25,7 +25,7 @@ _DRIVES = 4  # of how many loads the drive is remembered
 
 @dataclass(frozen=True, slots=True)
 class Attribute:
-    """A value as a host wrote it; `format` is that of SPC-4 table 409: 0 binary, 1 ASCII, 2 text."""
+    """A value as a host wrote it; `format` 0 is binary, 1 ASCII, 2 text (SPC-4 7.4.1)."""
 
     format: int
     value: bytes

@@ -92,6 +92,11 @@ class Partition:
         """Objects at the end of data, and their native bytes, that a power failure may take."""
         return self._now.eod - self._published.eod, self._now.offset - self._published.offset
 
+    @property
+    def failed(self) -> bool:
+        """Return whether a sync has failed: nothing can be added, nor is the last of it sure."""
+        return self._failed is not None
+
     def used_at(self, block: int) -> int:
         """Native bytes before a position."""
         return self._offset(block) - LOG_START
@@ -189,15 +194,15 @@ class Partition:
         entries = bytearray()
         full = False
         for payload in payloads:
-            plain, coding = len(payload), 0
-            if type(payload) is StoredBlock:
-                payload, plain, coding = payload
-            length = len(payload)
+            stored, plain, coding = (
+                payload if isinstance(payload, StoredBlock) else (payload, len(payload), 0)
+            )
+            length = len(stored)
             if offset + length + OVERHEAD > end:
                 full = True
                 break
             pieces += self._log.pack(
-                kind, eod, file, bytes(payload), last, generation, offset, plain, coding
+                kind, eod, file, bytes(stored), last, generation, offset, plain, coding
             )
             entries += pack_entry(eod, Entry(offset, file, length, generation, kind))
             last = offset

@@ -3,73 +3,66 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from struct import Struct
 from threading import Lock
 
+from serverfree.scsi.cdb.security import SecurityProtocolIn, SecurityProtocolOut
 from serverfree.scsi.cdb.stream import (
-    MAX_TRANSFER_LENGTH,
+    AllowOverwrite,
     Erase6,
+    Erase16,
+    FormatMedium,
     LoadUnload,
     Locate10,
     Locate16,
     PreventAllowMediumRemoval,
     Read6,
+    Read16,
     ReadBlockLimits,
+    ReadMediaSerialNumber,
     ReadPositionExtended,
     ReadPositionLong,
     ReadPositionShort,
     ReadPositionShortVendor,
+    ReadReverse6,
+    ReadReverse16,
+    RecoverBufferedData,
     ReportDensitySupport,
     Rewind,
+    SetCapacity,
     Space6,
     Space16,
     Verify6,
+    Verify16,
     Write6,
+    Write16,
     WriteFilemarks6,
+    WriteFilemarks16,
 )
 from serverfree.scsi.errors import CheckCondition, invalid_field_in_cdb
 from serverfree.scsi.inquiry import DeviceType, StandardInquiry, VersionDescriptor
 from serverfree.scsi.mode import ModePage
 from serverfree.scsi.sense import Asc, Sense, SenseKey
-from serverfree.scsi.tape import BlockLimits, DensityDescriptor
 from serverfree.target.backstore.cartridge import Cartridge, open_cartridge
 from serverfree.target.backstore.cartridge_errors import CartridgeError, WriteFailed
 from serverfree.target.backstore.cartridge_partition import Partition
-from serverfree.target.units import stream_motion, stream_transfer
-from serverfree.target.units.base import VENDOR, Row, Table, Unit, merge_tables, table_of
+from serverfree.target.units import (
+    stream_encryption,
+    stream_format,
+    stream_motion,
+    stream_read,
+    stream_write,
+)
+from serverfree.target.units.base import Row, Table, Unit, merge_tables, table_of
 from serverfree.target.units.command import Command, Lane, Nexus
 from serverfree.target.units.primary import PRIMARY_TABLE
+from serverfree.target.units.stream_encryption import StreamEncryption
 from serverfree.target.units.stream_medium import Medium, medium_error
-from serverfree.target.units.stream_mode import DENSITY, StreamModes
+from serverfree.target.units.stream_mode import StreamModes
 from serverfree.target.units.third_party import THIRD_PARTY_COPY_TABLE
 
 log = logging.getLogger(__name__)
 
-_DENSITY_HEADER = Struct(">HH")
 _ALLOW, _PREVENT = 0, 1
-
-
-def read_block_limits(unit: "StreamUnit", command: Command) -> bytes:
-    """READ BLOCK LIMITS: any length that a READ(6) can say."""
-    return BlockLimits(maximum=MAX_TRANSFER_LENGTH, minimum=1).pack()
-
-
-def report_density_support(unit: "StreamUnit", command: Command) -> bytes:
-    """REPORT DENSITY SUPPORT: the one density there is."""
-    cdb = ReportDensitySupport.unpack(command.cdb)
-    medium = unit.require_medium() if cdb.media else unit.medium
-    descriptor = DensityDescriptor(
-        primary_code=DENSITY,
-        secondary_code=DENSITY,
-        writable=True,
-        default=True,
-        capacity=medium.cartridge.capacity // 1_000_000 if medium else 0,
-        organization=VENDOR,
-        name="LOG-1",
-        description="Record log",
-    ).pack()
-    header = _DENSITY_HEADER.pack(_DENSITY_HEADER.size - 2 + len(descriptor), 0)
-    return (header + descriptor)[: cdb.allocation_length]
 
 
 def load_unload(unit: "StreamUnit", command: Command) -> None:
@@ -106,27 +99,57 @@ def _write_lane(unit: "StreamUnit", cdb: bytes) -> Lane:
 
 
 STREAM_TABLE: Table = table_of(
-    Row("READ(6)", Read6.USAGE, stream_transfer.read, lane=_read_lane),
-    Row("VERIFY(6)", Verify6.USAGE, stream_transfer.verify, lane=Lane.QUEUED),
+    Row("READ(6)", Read6.USAGE, stream_read.read, lane=_read_lane),
+    Row("READ(16)", Read16.USAGE, stream_read.read, lane=Lane.QUEUED),
+    Row("READ REVERSE(6)", ReadReverse6.USAGE, stream_read.read_reverse, lane=_read_lane),
+    Row("READ REVERSE(16)", ReadReverse16.USAGE, stream_read.read_reverse, lane=Lane.QUEUED),
+    Row(
+        "RECOVER BUFFERED DATA",
+        RecoverBufferedData.USAGE,
+        stream_read.recover_buffered_data,
+        lane=Lane.QUEUED,
+    ),
+    *(
+        Row(
+            name,
+            form.usage_without("protected"),
+            stream_read.verify,
+            data_out=stream_read.verify_length,
+            lane=Lane.QUEUED,
+        )
+        for name, form in (("VERIFY(6)", Verify6), ("VERIFY(16)", Verify16))
+    ),
     Row(
         "WRITE(6)",
         Write6.USAGE,
-        stream_transfer.write,
-        data_out=stream_transfer.write_length,
+        stream_write.write,
+        data_out=stream_write.write_length,
         lane=_write_lane,
     ),
     Row(
-        "WRITE FILEMARKS(6)",
-        WriteFilemarks6.USAGE,
-        stream_transfer.write_filemarks,
+        "WRITE(16)",
+        Write16.USAGE,
+        stream_write.write,
+        data_out=stream_write.write_length,
         lane=Lane.QUEUED,
     ),
-    Row("ERASE(6)", Erase6.USAGE, stream_transfer.erase, lane=Lane.QUEUED),
-    Row("SPACE(6)", Space6.USAGE, stream_motion.space, lane=Lane.QUEUED),
-    Row("SPACE(16)", Space16.USAGE, stream_motion.space, lane=Lane.QUEUED),
-    Row("LOCATE(10)", Locate10.USAGE, stream_motion.locate10, lane=Lane.QUEUED),
-    Row("LOCATE(16)", Locate16.USAGE, stream_motion.locate16, lane=Lane.QUEUED),
-    Row("REWIND", Rewind.USAGE, stream_motion.rewind, lane=Lane.QUEUED),
+    *(
+        Row(name, form.USAGE, run, lane=Lane.QUEUED)
+        for name, form, run in (
+            ("WRITE FILEMARKS(6)", WriteFilemarks6, stream_write.write_filemarks),
+            ("WRITE FILEMARKS(16)", WriteFilemarks16, stream_write.write_filemarks),
+            ("ERASE(6)", Erase6, stream_write.erase),
+            ("ERASE(16)", Erase16, stream_write.erase),
+            ("SPACE(6)", Space6, stream_motion.space),
+            ("SPACE(16)", Space16, stream_motion.space),
+            ("LOCATE(10)", Locate10, stream_motion.locate10),
+            ("LOCATE(16)", Locate16, stream_motion.locate16),
+            ("REWIND", Rewind, stream_motion.rewind),
+            ("FORMAT MEDIUM", FormatMedium, stream_format.format_medium),
+            ("SET CAPACITY", SetCapacity, stream_format.set_capacity),
+        )
+    ),
+    Row("ALLOW OVERWRITE", AllowOverwrite.USAGE, stream_format.allow_overwrite, lane=_read_lane),
     *(
         Row(
             name,
@@ -150,8 +173,28 @@ STREAM_TABLE: Table = table_of(
             ),
         )
     ),
-    Row("READ BLOCK LIMITS", ReadBlockLimits.USAGE, read_block_limits),
-    Row("REPORT DENSITY SUPPORT", ReportDensitySupport.USAGE, report_density_support),
+    Row("READ BLOCK LIMITS", ReadBlockLimits.USAGE, stream_format.read_block_limits),
+    Row("REPORT DENSITY SUPPORT", ReportDensitySupport.USAGE, stream_format.report_density_support),
+    Row(
+        "READ MEDIA SERIAL NUMBER",
+        ReadMediaSerialNumber.USAGE,
+        stream_format.read_media_serial_number,
+        lane=_read_lane,
+        service_action=ReadMediaSerialNumber.SERVICE_ACTION,
+    ),
+    Row(
+        "SECURITY PROTOCOL IN",
+        SecurityProtocolIn.USAGE,
+        stream_encryption.security_protocol_in,
+        lane=Lane.QUEUED,
+    ),
+    Row(
+        "SECURITY PROTOCOL OUT",
+        SecurityProtocolOut.USAGE,
+        stream_encryption.security_protocol_out,
+        data_out=stream_encryption.security_protocol_out_length,
+        lane=Lane.QUEUED,
+    ),
     Row("LOAD UNLOAD", LoadUnload.usage_without("hold"), load_unload, lane=Lane.QUEUED),
     Row(
         "PREVENT ALLOW MEDIUM REMOVAL",
@@ -179,6 +222,7 @@ class StreamUnit(Unit):
         super().__init__(name, target=target)
         self.lock = Lock()
         self.modes = StreamModes()
+        self.encryption = StreamEncryption()
         self.medium = Medium(cartridge) if cartridge else None
         self.preventing: set[Nexus] = set()
         self._directory: Path | None = cartridge.directory if cartridge else None
@@ -206,8 +250,7 @@ class StreamUnit(Unit):
 
     def mode_pages(self) -> Sequence[ModePage]:
         """Return the mode pages."""
-        medium = self.medium
-        return self.modes.pages(medium.number if medium else 0)
+        return self.modes.pages(self.medium)
 
     def select_mode_medium(self, medium_type: int, device_specific: int) -> None:
         """Set the buffered mode."""
@@ -219,7 +262,7 @@ class StreamUnit(Unit):
 
     def select_mode_page(self, page: bytes) -> None:
         """Set what a page can change."""
-        self.modes.select_page(page)
+        self.modes.select_page(page, self.medium)
 
     # The medium
 
@@ -242,8 +285,28 @@ class StreamUnit(Unit):
 
     def require_writable(self, medium: Medium) -> None:
         """Raise DATA PROTECT if the cartridge or the drive is write-protected."""
+        self._require_unprotected(medium)
+        # A command that is let through uses up what ALLOW OVERWRITE allowed.
+        allowance, medium.allowance = medium.allowance, None
+        if not (medium.cartridge.worm or self.modes.append_only) or medium.at_append_point:
+            return
+        if medium.cartridge.worm:
+            raise _protected(Asc.WORM_MEDIUM_OVERWRITE_ATTEMPTED)
+        if allowance is None or allowance.format:
+            raise _protected(Asc.OPERATOR_SELECTED_WRITE_PROTECT)
+
+    def require_formattable(self, medium: Medium) -> None:
+        """Raise DATA PROTECT if the medium must not be emptied as a whole."""
+        self._require_unprotected(medium)
+        allowance, medium.allowance = medium.allowance, None
+        if medium.cartridge.worm and any(each.eod for each in medium.cartridge.partitions):
+            raise _protected(Asc.WORM_MEDIUM_OVERWRITE_ATTEMPTED)
+        if self.modes.append_only and not (allowance and allowance.format):
+            raise _protected(Asc.OPERATOR_SELECTED_WRITE_PROTECT)
+
+    def _require_unprotected(self, medium: Medium) -> None:
         if medium.cartridge.write_protected or self.modes.software_write_protect:
-            raise CheckCondition(Sense(SenseKey.DATA_PROTECT, Asc.WRITE_PROTECTED))
+            raise _protected(Asc.WRITE_PROTECTED)
 
     def load(self, nexus: Nexus | None = None) -> None:
         """Take up the cartridge, or rewind a loaded one; all nexuses but the given one are told.
@@ -281,6 +344,7 @@ class StreamUnit(Unit):
             if self.preventing:
                 raise CheckCondition(Sense(SenseKey.ILLEGAL_REQUEST, Asc.MEDIUM_REMOVAL_PREVENTED))
             medium, self.medium = self.medium, None
+            self.encryption.demounted()
             try:
                 medium.cartridge.close()
             except WriteFailed as error:
@@ -302,6 +366,7 @@ class StreamUnit(Unit):
         """A nexus is lost, and with it its wish to keep the medium in the drive."""
         super().detach(nexus)
         self.preventing.discard(nexus)
+        self.encryption.forget(nexus)
 
     def reset(self) -> None:
         """LOGICAL UNIT RESET: settings go back and the medium may be removed.
@@ -311,6 +376,7 @@ class StreamUnit(Unit):
         """
         with self.lock:
             self.modes = StreamModes()
+            self.encryption = StreamEncryption()
             self.preventing.clear()
         super().reset()
 
@@ -323,3 +389,7 @@ class StreamUnit(Unit):
                     medium.cartridge.close()
                 except WriteFailed:
                     log.exception("%s: the last sync failed", self.name)
+
+
+def _protected(asc: Asc) -> CheckCondition:
+    return CheckCondition(Sense(SenseKey.DATA_PROTECT, asc))

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import wraps
 from typing import TYPE_CHECKING
 
 from serverfree.scsi.device import Buffer
-from serverfree.scsi.errors import CheckCondition
+from serverfree.scsi.errors import CheckCondition, illegal_request, invalid_field_in_cdb
 from serverfree.scsi.sense import Asc, Sense, SenseKey
 from serverfree.target.backstore.cartridge import Cartridge
 from serverfree.target.backstore.cartridge_errors import DamagedRecord, WriteFailed
+from serverfree.target.backstore.cartridge_log import RecordType
+from serverfree.target.backstore.cartridge_memory import Life
 from serverfree.target.backstore.cartridge_partition import Partition
 from serverfree.target.units.command import Command, Reply
 
@@ -20,16 +23,28 @@ if TYPE_CHECKING:
 _INFORMATION_LIMIT = 1 << 32
 
 
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """What ALLOW OVERWRITE allowed, and the position that it holds for."""
+
+    format: bool
+    partition: int
+    block: int
+
+
 class Medium:
     """A cartridge in the drive and the position on it.
 
-    `block` numbers the logical object that the heads stand before.
+    `block` numbers the logical object that the heads stand before, in partition `number`.
+    `recovered` counts the buffered objects that RECOVER BUFFERED DATA has given back.
     """
 
     def __init__(self, cartridge: Cartridge) -> None:
         self.cartridge = cartridge
         self.number = 0
         self.block = 0
+        self.allowance: Allowance | None = None
+        self.recovered = 0
 
     @property
     def partition(self) -> Partition:
@@ -37,9 +52,34 @@ class Medium:
         return self.cartridge.partitions[self.number]
 
     @property
+    def life(self) -> Life:
+        """The cartridge's counters."""
+        return self.cartridge.memory.life
+
+    @property
+    def at_beginning(self) -> bool:
+        """Return whether the heads stand at the beginning of the first partition."""
+        return not self.block and not self.number
+
+    @property
     def at_eod(self) -> bool:
         """Return whether nothing follows."""
         return self.block >= self.partition.eod
+
+    @property
+    def at_append_point(self) -> bool:
+        """Return whether what is written here overwrites nothing but marks before end of data.
+
+        Those may go where they follow another mark or where there is nothing else: so software
+        adds a file behind the two marks that end a tape.
+        """
+        partition, block = self.partition, self.block
+        behind = partition.eod - block
+        if behind <= 0:
+            return True
+        if partition.file_at(partition.eod) - partition.file_at(block) < behind:
+            return False
+        return not block or partition.entry(block - 1).type == RecordType.FILEMARK
 
     @property
     def in_early_warning(self) -> bool:
@@ -54,6 +94,29 @@ class Medium:
             residual,
             eom=self.in_early_warning,
         )
+
+    def locate(self, number: int | None, target: int | None) -> None:
+        """Go to an object; to the end of data, with BLANK CHECK, if there is none such."""
+        self.cartridge.sync()
+        if number is not None:
+            self.number = number
+        eod = self.partition.eod
+        if target is None or target > eod:
+            self.block = eod
+            raise self.end_of_data(None)
+        self.block = target
+
+    def begin_at(self, number: int, block: int) -> None:
+        """Go where a command of the explicit address set begins, if that is not here."""
+        if number >= len(self.cartridge.partitions):
+            raise invalid_field_in_cdb(3)
+        if (number, block) != (self.number, self.block):
+            self.locate(number, block)
+
+    def require_beginning(self) -> None:
+        """Raise ILLEGAL REQUEST 3B/0C unless the heads stand at the very beginning."""
+        if not self.at_beginning:
+            raise illegal_request(Asc.POSITION_PAST_BEGINNING_OF_MEDIUM)
 
 
 def check_condition(
@@ -71,6 +134,17 @@ def check_condition(
     return CheckCondition(Sense(key, asc, residual, filemark=filemark, eom=eom, ili=ili))
 
 
+def beginning_of_partition(residual: int) -> CheckCondition:
+    """The sense of having come to the beginning, with what was left to do."""
+    asc = Asc.BEGINNING_OF_PARTITION_MEDIUM_DETECTED
+    return check_condition(SenseKey.NO_SENSE, asc, residual, eom=True)
+
+
+def filemark_detected(residual: int) -> CheckCondition:
+    """The sense of having come to a filemark, with what was left to do."""
+    return check_condition(SenseKey.NO_SENSE, Asc.FILEMARK_DETECTED, residual, filemark=True)
+
+
 Outcome = Reply | Buffer | None
 
 
@@ -86,9 +160,15 @@ def on_medium(
             try:
                 return run(unit, medium, command)
             except WriteFailed as error:
+                medium.life.write_errors += 1
                 raise medium_error(Asc.WRITE_ERROR) from error
             except DamagedRecord as error:
                 raise medium_error(Asc.UNRECOVERED_READ_ERROR) from error
+            finally:
+                allowed = medium.allowance
+                # ... and not a step away from there.
+                if allowed and (allowed.partition, allowed.block) != (medium.number, medium.block):
+                    medium.allowance = None
 
     return locked
 

@@ -5,7 +5,7 @@ Whatever leaves the end of data first puts on stable storage what was written th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from serverfree.scsi.cdb.stream import (
@@ -17,11 +17,15 @@ from serverfree.scsi.cdb.stream import (
     Space16,
     SpaceCode,
 )
-from serverfree.scsi.errors import CheckCondition, invalid_field_in_cdb
-from serverfree.scsi.sense import Asc, SenseKey
+from serverfree.scsi.errors import invalid_field_in_cdb
 from serverfree.scsi.tape import ExtendedPosition, LongPosition, ShortPosition
 from serverfree.target.units.command import Command
-from serverfree.target.units.stream_medium import Medium, check_condition, on_medium
+from serverfree.target.units.stream_medium import (
+    Medium,
+    beginning_of_partition,
+    filemark_detected,
+    on_medium,
+)
 
 if TYPE_CHECKING:
     from serverfree.target.units.stream import StreamUnit
@@ -51,6 +55,8 @@ def space(unit: StreamUnit, medium: Medium, command: Command) -> None:
             move = _space_blocks_forward if distance > 0 else _space_blocks_back
         case SpaceCode.FILEMARKS:
             move = _space_filemarks_forward if distance > 0 else _space_filemarks_back
+        case SpaceCode.SEQUENTIAL_FILEMARKS:
+            move = _space_runs_forward if distance > 0 else _space_runs_back
         case SpaceCode.END_OF_DATA:
             move = _space_to_end_of_data
         case _:
@@ -75,7 +81,7 @@ def _space_blocks_forward(medium: Medium, count: int) -> None:
         raise medium.end_of_data(count - blocks)
     else:
         medium.block = after_mark
-        raise _filemark(count - blocks)
+        raise filemark_detected(count - blocks)
 
 
 def _space_blocks_back(medium: Medium, count: int) -> None:
@@ -88,10 +94,10 @@ def _space_blocks_back(medium: Medium, count: int) -> None:
         medium.block -= count
     elif file:
         medium.block = start - 1
-        raise _filemark(count - blocks)
+        raise filemark_detected(count - blocks)
     else:
         medium.block = 0
-        raise _beginning_of_partition(count - blocks)
+        raise beginning_of_partition(count - blocks)
 
 
 def _space_filemarks_forward(medium: Medium, count: int) -> None:
@@ -112,20 +118,51 @@ def _space_filemarks_back(medium: Medium, count: int) -> None:
         return
     if count > file:
         medium.block = 0
-        raise _beginning_of_partition(count - file)
+        raise beginning_of_partition(count - file)
     # The heads come to rest on the beginning's side of the last mark passed.
     after_mark = partition.start_of_file(file - count + 1)
     assert after_mark, "a mark before the position lies after the beginning"
     medium.block = after_mark - 1
 
 
-def _filemark(residual: int) -> CheckCondition:
-    return check_condition(SenseKey.NO_SENSE, Asc.FILEMARK_DETECTED, residual, filemark=True)
+def _space_runs_forward(medium: Medium, count: int) -> None:
+    """Go behind the next place where `count` filemarks lie in a row (SSC-4 6.10)."""
+    for run in _runs(medium, 1):
+        if len(run) >= count:
+            medium.block = run[count - 1] + 1
+            return
+    medium.block = medium.partition.eod
+    raise medium.end_of_data(count)
 
 
-def _beginning_of_partition(residual: int) -> CheckCondition:
-    asc = Asc.BEGINNING_OF_PARTITION_MEDIUM_DETECTED
-    return check_condition(SenseKey.NO_SENSE, asc, residual, eom=True)
+def _space_runs_back(medium: Medium, count: int) -> None:
+    """Go before the last such place."""
+    if not count:
+        return
+    for run in _runs(medium, -1):
+        if len(run) >= count:
+            medium.block = run[count - 1]
+            return
+    medium.block = 0
+    raise beginning_of_partition(count)
+
+
+def _runs(medium: Medium, step: int) -> Iterator[range]:
+    """Yield the marks from the position on that lie side by side, each run from its near end."""
+    partition = medium.partition
+    number = partition.file_at(medium.block) + (step > 0)
+    run = range(0)
+    while number > 0 and (start := partition.start_of_file(number)) is not None:
+        mark = start - 1
+        if run and mark == run[-1] + step:
+            run = range(run[0], mark + step, step)
+        else:
+            if run:
+                yield run
+            run = range(mark, mark + step, step)
+        number += step
+    if run:
+        yield run
 
 
 # LOCATE
@@ -137,7 +174,7 @@ def locate10(unit: StreamUnit, medium: Medium, command: Command) -> None:
     cdb = Locate10.unpack(command.cdb)
     if cdb.change_partition and cdb.partition >= len(medium.cartridge.partitions):
         raise invalid_field_in_cdb(8)
-    _locate(medium, cdb.partition if cdb.change_partition else None, cdb.block)
+    medium.locate(cdb.partition if cdb.change_partition else None, cdb.block)
 
 
 @on_medium
@@ -157,19 +194,7 @@ def locate16(unit: StreamUnit, medium: Medium, command: Command) -> None:
             target = partition.eod
         case _:
             target = cdb.identifier
-    _locate(medium, number, target)
-
-
-def _locate(medium: Medium, number: int | None, target: int | None) -> None:
-    """Go to an object; to the end of data, with BLANK CHECK, if there is none such."""
-    medium.cartridge.sync()
-    if number is not None:
-        medium.number = number
-    eod = medium.partition.eod
-    if target is None or target > eod:
-        medium.block = eod
-        raise medium.end_of_data(None)
-    medium.block = target
+    medium.locate(number, target)
 
 
 # READ POSITION
