@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Self
 
 from serverfree.initiator.connection import Connection, Timing
-from serverfree.iscsi.chap import STRONGEST_FIRST, Algorithm, Credentials
+from serverfree.iscsi.chap import OFFERED, Algorithm, Credentials
 from serverfree.iscsi.codes import LogoutReason, TaskFunction, TaskResponse
 from serverfree.iscsi.errors import DataDigestError, LoginFailure, ProtocolError, SessionLost
 from serverfree.iscsi.initiator import InitiatorConnection
@@ -67,7 +67,7 @@ class Session:
         timing: Timing | None = None,
         credentials: Credentials | None = None,
         mutual: Credentials | None = None,
-        algorithms: Sequence[Algorithm] = STRONGEST_FIRST,
+        algorithms: Sequence[Algorithm] = OFFERED,
     ) -> None:
         self.portal = Portal(host, port)
         self.target_name = target_name

@@ -3,7 +3,7 @@
 from serverfree.initiator.connection import Timing
 from serverfree.initiator.secrets import login_from_environment
 from serverfree.initiator.session import DEFAULT_INITIATOR_NAME, Session
-from serverfree.iscsi.chap import STRONGEST_FIRST, Algorithm
+from serverfree.iscsi.chap import OFFERED, Algorithm
 from serverfree.iscsi.names import InvalidName, Url
 from serverfree.iscsi.negotiation import Offer
 
@@ -60,5 +60,5 @@ def open_target(
         ),
         credentials=login.credentials,
         mutual=login.mutual,
-        algorithms=STRONGEST_FIRST if place.auth is None else (_ALGORITHMS[place.auth],),
+        algorithms=OFFERED if place.auth is None else (_ALGORITHMS[place.auth],),
     )

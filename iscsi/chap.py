@@ -13,7 +13,7 @@ import hashlib
 import hmac
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 
@@ -45,7 +45,9 @@ _HASHES = {
     Algorithm.SHA256: "sha256",
     Algorithm.SHA3_256: "sha3_256",
 }
-STRONGEST_FIRST = (Algorithm.SHA3_256, Algorithm.SHA256, Algorithm.SHA1, Algorithm.MD5)
+# What an initiator offers, in this order. SHA-256 comes last because tgt takes its number 7 for
+# SHA-1 and would fail; whoever has SHA3-256 takes that anyway.
+OFFERED = (Algorithm.SHA3_256, Algorithm.SHA1, Algorithm.MD5, Algorithm.SHA256)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +154,7 @@ class ChapTarget:
         self,
         accounts: Mapping[str, Account],
         *,
-        algorithms: Sequence[Algorithm] = STRONGEST_FIRST,
+        algorithms: Collection[Algorithm] = tuple(Algorithm),
         random: Callable[[int], bytes] = os.urandom,
     ) -> None:
         self.done = False
@@ -229,7 +231,7 @@ class ChapInitiator:
         credentials: Credentials,
         mutual: Credentials | None = None,
         *,
-        algorithms: Sequence[Algorithm] = STRONGEST_FIRST,
+        algorithms: Sequence[Algorithm] = OFFERED,
         random: Callable[[int], bytes] = os.urandom,
     ) -> None:
         refuse_one_secret(credentials, mutual)

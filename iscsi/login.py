@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from serverfree.iscsi import text
 from serverfree.iscsi.chap import (
-    STRONGEST_FIRST,
+    OFFERED,
     Account,
     Algorithm,
     ChapInitiator,
@@ -342,7 +342,7 @@ class InitiatorLogin:
         cmd_sn: int = 1,
         credentials: Credentials | None = None,
         mutual: Credentials | None = None,
-        algorithms: Sequence[Algorithm] = STRONGEST_FIRST,
+        algorithms: Sequence[Algorithm] = OFFERED,
     ) -> None:
         """Raises ValueError for `mutual` without `credentials`, or with the same secret."""
         if mutual is not None and credentials is None:

@@ -20,6 +20,8 @@ PACKAGES = {
     "qemu-img's iscsi driver": "qemu-block-extra",
     "tgtd": "tgt",
     "tgtadm": "tgt",
+    "istgt": "istgt",
+    "iscsi-inq": "libiscsi-bin",
     "tshark": "tshark",
     "ntfsls": "ntfs-3g",
     "ntfscat": "ntfs-3g",
