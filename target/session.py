@@ -13,6 +13,7 @@ from serverfree.iscsi.names import initiator_port_name, target_port_name
 from serverfree.iscsi.negotiation import KEYS, Parameters
 from serverfree.scsi.sense import Asc
 from serverfree.target.access import ANYBODY, AccessList, Redirect
+from serverfree.target.task_management import supported_functions
 from serverfree.target.task_set import TaskSet
 from serverfree.target.units.command import LogicalUnit, Nexus
 from serverfree.target.units.missing import MissingUnit
@@ -118,6 +119,7 @@ class Target:
         """Serve a unit at a LUN that is free; `refresh` shows it to the sessions there are."""
         assert lun not in self.units
         unit.lun_inventory = self.luns
+        unit.task_management = supported_functions()
         task_set = TaskSet(unit)
         with self._layout:
             self.units[lun] = unit

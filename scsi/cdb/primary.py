@@ -114,3 +114,11 @@ class ReportSupportedOperationCodes(Cdb):
     requested_operation_code: int = at(3)
     requested_service_action: int = at(4, 2)
     allocation_length: int = at(6, 4)
+
+
+@cdb(OperationCode.MAINTENANCE_IN, ServiceAction.REPORT_SUPPORTED_TASK_MANAGEMENT_FUNCTIONS)
+class ReportSupportedTaskManagementFunctions(Cdb):
+    """6.36."""
+
+    return_extended_data: bool = flag(2, 7)
+    allocation_length: int = at(6, 4)

@@ -16,6 +16,7 @@ from serverfree.scsi.inquiry import DeviceType, StandardInquiry, VersionDescript
 from serverfree.scsi.mode import ModePage
 from serverfree.scsi.sense import Asc, Sense, SenseKey
 from serverfree.scsi.status import Status
+from serverfree.scsi.task_management import TaskManagementSupport
 from serverfree.scsi.vpd import DeviceIdentification, UnitSerialNumber
 from serverfree.target.backstore.state import StateFile
 from serverfree.target.units.attention import Attentions
@@ -70,6 +71,8 @@ class Unit:
         self.serial: str = self.designator.identifier.hex().upper()
         self.lun_inventory: Callable[[Nexus], Sequence[int]] = lambda nexus: (0,)
         """The LUNs that REPORT LUNS lists to a nexus; the target replaces it."""
+        self.task_management = TaskManagementSupport(0)
+        """The functions that there are for this unit; the target, which does them, sets it."""
         self.permissions: dict[Nexus, Permission] = {}
         """Of the nexuses that may not do everything."""
         self.attentions = Attentions()
@@ -218,11 +221,9 @@ class Unit:
         self.restrict(self.reservations.check, self.reservations.restricts)
 
     def lane(self, cdb: bytes) -> Lane:
-        """Return where this CDB may run. Cheap; never raises."""
-        try:
-            lane = self.dispatch.find(cdb).row.lane
-        except ScsiError:
-            return Lane.INLINE
+        """Return where this CDB, of full length, may run. Cheap; never raises."""
+        entry = self.dispatch.peek(cdb)
+        lane = Lane.INLINE if entry is None else entry.lane
         return lane if isinstance(lane, Lane) else lane(self, cdb)
 
     def data_out_length(self, cdb: bytes) -> int:

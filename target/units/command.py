@@ -8,6 +8,7 @@ from typing import Protocol
 from serverfree.scsi.device import Buffer
 from serverfree.scsi.sense import Asc, Sense
 from serverfree.scsi.status import Status
+from serverfree.scsi.task_management import TaskManagementSupport
 from serverfree.target.units.permission import EVERYTHING, Permission
 
 
@@ -68,9 +69,10 @@ class LogicalUnit(Protocol):
     kind: str  # "disk", "tape", "copy-manager", "snapshot": as the ready line prints it
     ordered: bool  # no command may overtake a queued one (a tape has a position, a disk has not)
     lun_inventory: Callable[[Nexus], Sequence[int]]  # what REPORT LUNS lists; set by the target
+    task_management: TaskManagementSupport  # what the target does for it; set by the target
 
     def lane(self, cdb: bytes) -> Lane:
-        """Return where this CDB may run. Cheap; never raises."""
+        """Return where this CDB, of full length, may run. Cheap; never raises."""
 
     def data_out_length(self, cdb: bytes) -> int:
         """Return how many bytes the CDB transfers out, 0 if none or if it will be refused.

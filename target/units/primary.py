@@ -9,6 +9,7 @@ from serverfree.scsi.cdb.primary import (
     PageControl,
     ReportLuns,
     ReportSupportedOperationCodes,
+    ReportSupportedTaskManagementFunctions,
     RequestSense,
     SelectReport,
     TestUnitReady,
@@ -26,7 +27,10 @@ from serverfree.scsi.vpd import SupportedPages
 from serverfree.target.units.access import Access
 from serverfree.target.units.base import Row, Unit, table_of
 from serverfree.target.units.command import Command
-from serverfree.target.units.report import report_supported_operation_codes
+from serverfree.target.units.report import (
+    report_supported_operation_codes,
+    report_supported_task_management_functions,
+)
 
 
 def test_unit_ready(unit: Unit, command: Command) -> None:
@@ -200,6 +204,13 @@ PRIMARY_TABLE = table_of(
         ReportSupportedOperationCodes.USAGE,
         report_supported_operation_codes,
         service_action=ReportSupportedOperationCodes.SERVICE_ACTION,
+        access=Access.READS,
+    ),
+    Row(
+        "REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS",
+        ReportSupportedTaskManagementFunctions.USAGE,
+        report_supported_task_management_functions,
+        service_action=ReportSupportedTaskManagementFunctions.SERVICE_ACTION,
         access=Access.READS,
     ),
 )

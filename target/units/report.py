@@ -1,8 +1,13 @@
-"""REPORT SUPPORTED OPERATION CODES (SPC-4 6.35), read off the opcode table."""
+"""REPORT SUPPORTED OPERATION CODES (SPC-4 6.35), read off the opcode table, and TASK MANAGEMENT
+FUNCTIONS (6.36), as the target has them."""
 
 from struct import Struct
 
-from serverfree.scsi.cdb.primary import ReportingOptions, ReportSupportedOperationCodes
+from serverfree.scsi.cdb.primary import (
+    ReportingOptions,
+    ReportSupportedOperationCodes,
+    ReportSupportedTaskManagementFunctions,
+)
 from serverfree.scsi.errors import invalid_field_in_cdb
 from serverfree.target.units.base import Unit
 from serverfree.target.units.command import Command
@@ -11,6 +16,8 @@ from serverfree.target.units.table import Row
 _COMMAND_DESCRIPTOR = Struct(">BxHxBH")  # 6.35.2: opcode, service action, CTDP and SERVACTV, length
 _ONE_COMMAND = Struct(">xBH")  # 6.35.3: CTDP and SUPPORT, CDB size
 _TIMEOUTS = Struct(">HxBII")  # 6.35.4
+_FUNCTIONS = Struct(">HxB")  # 6.36: what is supported, additional length
+_FUNCTION_TIMEOUTS = Struct(">4xII")  # no time is promised here either
 _NOT_SUPPORTED, _SUPPORTED = 0b001, 0b011
 
 
@@ -71,3 +78,11 @@ def _one_command(row: Row | None, *, timeouts: bool) -> bytes:
         + row.usage
         + (_timeouts() if timeouts else b"")
     )
+
+
+def report_supported_task_management_functions(unit: Unit, command: Command) -> bytes:
+    """What the target does for this unit."""
+    cdb = ReportSupportedTaskManagementFunctions.unpack(command.cdb)
+    extended = _FUNCTION_TIMEOUTS.pack(0, 0) if cdb.return_extended_data else b""
+    data = _FUNCTIONS.pack(unit.task_management, len(extended)) + extended
+    return data[: cdb.allocation_length]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from serverfree.scsi.device import Buffer
-from serverfree.scsi.errors import illegal_request, invalid_field_in_cdb
+from serverfree.scsi.errors import ScsiError, illegal_request, invalid_field_in_cdb
 from serverfree.scsi.opcodes import VARIABLE_LENGTH_CDB, cdb_length
 from serverfree.scsi.sense import Asc
 from serverfree.target.units.access import Access
@@ -84,11 +84,12 @@ def _nest(rows: tuple[Row, ...]) -> Table:
 class Entry:
     """A row made ready for the gate: the CDB's length and the bits it must not set, as one int."""
 
-    __slots__ = ("forbidden", "length", "row", "run")
+    __slots__ = ("forbidden", "lane", "length", "row", "run")
 
     def __init__(self, row: Row) -> None:
         self.row = row
         self.run = row.run
+        self.lane = row.lane
         self.length = cdb_length(row.usage)
         assert len(row.usage) == self.length, f"{row.name}: usage data of {len(row.usage)} bytes"
         honoured = bytearray(row.usage)
@@ -151,6 +152,19 @@ class Dispatch:
             entry = action
         entry.check(cdb)
         return entry
+
+    def peek(self, cdb: bytes) -> Entry | None:
+        """Return the entry of a CDB of full length, its bits not checked; None if it has none.
+
+        For decisions before the gate: it costs a fraction of `find`.
+        """
+        entry = self._entries.get(cdb[0])
+        if not isinstance(entry, dict):
+            return entry
+        try:
+            return self.find(cdb)
+        except ScsiError:
+            return None
 
     def rows(self) -> Iterator[Row]:
         """Every row, by operation code and service action."""
