@@ -1,16 +1,22 @@
-"""The EXTENDED COPY(LID1) parameter list: header, CSCD descriptors, segments, inline data.
+"""The EXTENDED COPY parameter list: header, CSCD descriptors, segments, inline data.
 
-SPC-4 6.4.3, 6.5 and figure 18. What can be known to be wrong before the first segment is
-processed is refused here, with the sense data of 5.17.7.3: never COPY ABORTED, no INFORMATION.
+SPC-4 6.4.3, 6.5 and figure 18. LID1 and LID4 differ in their headers only. What can be known to
+be wrong before the first segment is processed is refused here, with the sense data of 5.17.7.3:
+never COPY ABORTED, no INFORMATION.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-from construct import BitsInteger, BitStruct, Flag, Padding
-
 from serverfree.scsi.copy_cscd import BlockParameters, IdentificationCscd, InvalidField
+from serverfree.scsi.copy_header import (
+    LID4_FORMAT,
+    LID4_HEADER_CSCD_LENGTH,
+    LID4_HEADER_CSCD_TYPE,
+    Lid1Header,
+    Lid4Header,
+)
 from serverfree.scsi.copy_results import OperatingParameters
 from serverfree.scsi.copy_segments import (
     LENGTH_EXCLUDES,
@@ -22,7 +28,6 @@ from serverfree.scsi.copy_segments import (
 from serverfree.scsi.device import Buffer
 from serverfree.scsi.errors import CheckCondition, illegal_request
 from serverfree.scsi.sense import Asc, FieldPointer
-from serverfree.scsi.structure import Structure
 
 NULL_BLOCK, NULL_STREAM = 0xC000, 0xC001
 """CSCD DESCRIPTOR IDs of null logical units, which are sent no command (table 148)."""
@@ -38,38 +43,18 @@ class ListIdUsage(IntEnum):
     NO_IDENTIFIER = 0b11
 
 
-@dataclass
-class _Header(Structure):
-    """Table 172."""
-
-    list_identifier: int
-    sequential_striped: bool
-    list_id_usage: int
-    priority: int
-    cscd_list_length: int
-    segment_list_length: int
-    inline_data_length: int
-
-    LAYOUT = BitStruct(
-        "list_identifier" / BitsInteger(8),
-        Padding(2),
-        "sequential_striped" / Flag,
-        "list_id_usage" / BitsInteger(2),
-        "priority" / BitsInteger(3),
-        "cscd_list_length" / BitsInteger(16),
-        Padding(32),
-        "segment_list_length" / BitsInteger(32),
-        "inline_data_length" / BitsInteger(32),
-    )
-
-
-HEADER_LENGTH = _Header.size()
+HEADER_LENGTH = Lid1Header.size()
+LID4_HEADER_LENGTH = Lid4Header.size()
 NORMAL_PRIORITY = 1  # what all other commands have, 6.4.3.3
 
 
 @dataclass(slots=True)
 class CopyList:
-    """A whole parameter list. Segments name CSCDs by their place in `cscds`, or by `THIS_UNIT`."""
+    """A whole parameter list. Segments name CSCDs by their place in `cscds`, or by `THIS_UNIT`.
+
+    `lid4` is for EXTENDED COPY(LID4): a list identifier of 32 bits, lengths of 16, and the bits
+    G_SENSE (`good_with_sense`) and IMMED (`immediate`).
+    """
 
     cscds: Sequence[IdentificationCscd] = ()
     segments: Sequence[Segment] = ()
@@ -78,13 +63,20 @@ class CopyList:
     list_id_usage: ListIdUsage = ListIdUsage.HOLD
     priority: int = NORMAL_PRIORITY
     sequential_striped: bool = field(default=False, kw_only=True)
-    cscds_at: int = field(default=HEADER_LENGTH, kw_only=True)
+    lid4: bool = field(default=False, kw_only=True)
+    good_with_sense: bool = field(default=False, kw_only=True)
+    immediate: bool = field(default=False, kw_only=True)
+
+    @property
+    def cscds_at(self) -> int:
+        """Where the first CSCD descriptor lies."""
+        return LID4_HEADER_LENGTH if self.lid4 else HEADER_LENGTH
 
     def pack(self) -> bytes:
         """The parameter list on the wire."""
         cscds = b"".join(cscd.pack() for cscd in self.cscds)
         segments = b"".join(segment.pack() for segment in self.segments)
-        header = _Header(
+        common = (
             self.list_identifier,
             self.sequential_striped,
             self.list_id_usage,
@@ -93,64 +85,102 @@ class CopyList:
             len(segments),
             len(self.inline),
         )
+        header: Lid1Header | Lid4Header = (
+            Lid4Header(*common, self.good_with_sense, self.immediate)
+            if self.lid4
+            else Lid1Header(*common)
+        )
         return b"".join((header.pack(), cscds, segments, self.inline))
 
     @classmethod
-    def unpack(cls, data: Buffer, limits: OperatingParameters) -> "CopyList":
+    def unpack(cls, data: Buffer, limits: OperatingParameters, *, lid4: bool = False) -> "CopyList":
         """Read a list of at least one byte and hold it to what a copy manager can do.
 
         `inline` is a view of the data. Bytes behind the inline data are ignored. Raises the
         ILLEGAL REQUEST that the standard names: lengths are judged before counts, and those
         before the descriptors.
         """
-        if len(data) < HEADER_LENGTH:
+        header_length = LID4_HEADER_LENGTH if lid4 else HEADER_LENGTH
+        if len(data) < header_length:
             raise _length_error()
-        header = _Header.unpack(data)
-        _check_lengths(header, len(data), limits)
+        header: Lid1Header | Lid4Header = (Lid4Header if lid4 else Lid1Header).unpack(data)
+        if isinstance(header, Lid4Header):
+            _check_lid4(header)
+        _check_lengths(header, header_length, len(data), limits)
         _check_identifier(header, limits)
-        cscds_end = HEADER_LENGTH + header.cscd_list_length
+        cscds_end = header_length + header.cscd_list_length
         segments_end = cscds_end + header.segment_list_length
-        cscds = _unpack_cscds(data, cscds_end, limits)
-        return cls(
+        cscds = _unpack_cscds(data, header_length, cscds_end, limits)
+        usage = ListIdUsage(header.list_id_usage)
+        segments = _unpack_segments(data, cscds_end, segments_end, cscds, limits)
+        copy_list = cls(
             cscds,
-            _unpack_segments(data, cscds_end, segments_end, cscds, limits),
+            segments,
             memoryview(data)[segments_end : segments_end + header.inline_data_length],
             header.list_identifier,
-            ListIdUsage(header.list_id_usage),
+            usage,
             header.priority,
             sequential_striped=header.sequential_striped,
+            lid4=lid4,
         )
+        if isinstance(header, Lid4Header):
+            copy_list.good_with_sense = header.good_with_sense
+            copy_list.immediate = header.immediate
+        if usage is ListIdUsage.NO_IDENTIFIER and any(segment.HOLDS for segment in segments):
+            # Nobody could ask for what would be held (tables 128 and 129).
+            raise _illegal(Asc.INVALID_FIELD_IN_PARAMETER_LIST, 1, 4)
+        return copy_list
 
 
-def _check_lengths(header: _Header, present: int, limits: OperatingParameters) -> None:
+def _check_lid4(header: Lid4Header) -> None:
+    if header.format != LID4_FORMAT:
+        raise _illegal(Asc.INVALID_FIELD_IN_PARAMETER_LIST, 0)
+    if header.header_cscd_length != LID4_HEADER_CSCD_LENGTH:
+        raise _illegal(Asc.INVALID_FIELD_IN_PARAMETER_LIST, 2)
+    if header.header_cscd_type != LID4_HEADER_CSCD_TYPE:
+        raise _illegal(Asc.INVALID_FIELD_IN_PARAMETER_LIST, 16)
+    if header.immediate and (
+        header.good_with_sense or header.list_id_usage == ListIdUsage.NO_IDENTIFIER
+    ):
+        # The standard says CDB of what stands in the list (6.4.2); no pointer could be right.
+        raise illegal_request(Asc.INVALID_FIELD_IN_CDB)
+
+
+def _check_lengths(
+    header: Lid1Header | Lid4Header, header_length: int, present: int, limits: OperatingParameters
+) -> None:
     descriptors = header.cscd_list_length + header.segment_list_length
     if descriptors > limits.maximum_descriptor_list_length:
         raise _length_error()
     if header.inline_data_length > limits.maximum_inline_data_length:
         # No clause gives a sense for this one; the code's name says it.
-        raise _illegal(Asc.INLINE_DATA_LENGTH_EXCEEDED, 12)
-    if HEADER_LENGTH + descriptors + header.inline_data_length > present:
+        at = 46 if isinstance(header, Lid4Header) else 12
+        raise _illegal(Asc.INLINE_DATA_LENGTH_EXCEEDED, at)
+    if header_length + descriptors + header.inline_data_length > present:
         raise _length_error()
     if header.cscd_list_length % IdentificationCscd.LENGTH:
         raise _length_error()
 
 
-def _check_identifier(header: _Header, limits: OperatingParameters) -> None:
+def _check_identifier(header: Lid1Header | Lid4Header, limits: OperatingParameters) -> None:
     if header.list_id_usage not in ListIdUsage.__members__.values():
         raise _illegal(Asc.INVALID_FIELD_IN_PARAMETER_LIST, 1, 4)
     if header.list_id_usage == ListIdUsage.NO_IDENTIFIER:
         if not limits.supports_no_list_identifier:
             raise _illegal(Asc.INVALID_FIELD_IN_PARAMETER_LIST, 1, 4)
         if header.list_identifier:
-            raise _illegal(Asc.INVALID_FIELD_IN_PARAMETER_LIST, 0)
+            at = 20 if isinstance(header, Lid4Header) else 0
+            raise _illegal(Asc.INVALID_FIELD_IN_PARAMETER_LIST, at)
 
 
-def _unpack_cscds(data: Buffer, end: int, limits: OperatingParameters) -> list[IdentificationCscd]:
+def _unpack_cscds(
+    data: Buffer, start: int, end: int, limits: OperatingParameters
+) -> list[IdentificationCscd]:
     length = IdentificationCscd.LENGTH
-    if (end - HEADER_LENGTH) // length > limits.maximum_cscd_count:
-        raise _illegal(Asc.TOO_MANY_TARGET_DESCRIPTORS, 2)
+    if (end - start) // length > limits.maximum_cscd_count:
+        raise _illegal(Asc.TOO_MANY_TARGET_DESCRIPTORS, 42 if start != HEADER_LENGTH else 2)
     cscds = []
-    for at in range(HEADER_LENGTH, end, length):
+    for at in range(start, end, length):
         if data[at] != IdentificationCscd.TYPE or data[at] not in limits.descriptor_types:
             raise _illegal(Asc.UNSUPPORTED_TARGET_DESCRIPTOR_TYPE_CODE, at)
         try:

@@ -29,6 +29,7 @@ SUPPORTED_DESCRIPTORS = 0x0008
 SUPPORTED_CSCD_IDS = 0x000C
 GENERAL_COPY_OPERATIONS = 0x8001
 STREAM_COPY_OPERATIONS = 0x9101
+HELD_DATA = 0xC001
 
 _BODIES: dict[int, Any] = {
     SUPPORTED_COMMANDS: Aligned(
@@ -60,6 +61,7 @@ _BODIES: dict[int, Any] = {
         Padding(18),
     ),
     STREAM_COPY_OPERATIONS: Struct("maximum_stream_transfer_size" / Int32ub, Padding(8)),
+    HELD_DATA: Struct("held_data_limit" / Int32ub, "held_data_granularity" / Byte, Padding(23)),
 }
 
 # THIRD-PARTY COPY DESCRIPTORs, each with its type and length, in ascending order of type. A type

@@ -1,4 +1,4 @@
-"""What RECEIVE COPY RESULTS brings back of an EXTENDED COPY(LID1) (SPC-4 6.22, 6.23, 6.25)."""
+"""What RECEIVE COPY RESULTS brings back of a copy operation (SPC-4 6.20 to 6.25)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -9,12 +9,14 @@ from construct import (
     BitsInteger,
     BitStruct,
     Byte,
+    Bytes,
     ConstructError,
     Default,
     Flag,
     GreedyBytes,
     Int16ub,
     Int32ub,
+    Int64ub,
     Padding,
     Prefixed,
     PrefixedArray,
@@ -102,6 +104,101 @@ class CopyStatus(Structure):
         if self.transfer_count_units >= len(_BYTES_PER_UNIT):
             return None
         return self.transfer_count * _BYTES_PER_UNIT[self.transfer_count_units]
+
+
+class CopyOperationStatus(IntEnum):
+    """COPY OPERATION STATUS, SPC-4 table 249."""
+
+    COMPLETED = 0x01
+    FAILED = 0x02
+    PARTIAL_TOKEN = 0x03
+    COMPLETED_WITH_RESIDUE = 0x04
+    IN_PROGRESS = 0x10
+    IN_FOREGROUND = 0x11
+    IN_BACKGROUND = 0x12
+    TERMINATED = 0x60
+
+
+UPDATE_DELAY_ENDED = 0xFFFFFFFE
+UPDATE_DELAY_UNKNOWN = 0xFFFFFFFF
+
+_SHARED_STATUS = Struct(
+    "response_to" / Byte,
+    "status" / Byte,  # with HELD DATA DISCARDED in its first bit
+    "operation_counter" / Int16ub,
+    "update_delay" / Int32ub,
+    "completion_status" / Byte,
+    "sense_field_length" / Rebuild(Byte, len_(this.sense)),
+    "sense_length" / Byte,
+    "transfer_count_units" / Byte,
+    "transfer_count" / Int64ub,
+    "segments_processed" / Int16ub,
+    Padding(6),
+    "sense" / Bytes(this.sense_field_length),  # padded to a multiple of 4
+)
+_LID4_STATUS = Prefixed(Int32ub, _SHARED_STATUS)
+_LID4_DATA = Prefixed(
+    Int32ub,
+    Struct("shared" / _SHARED_STATUS, "data" / Prefixed(Int32ub, GreedyBytes)),
+)
+_HELD_DATA_DISCARDED = 0x80
+
+
+@dataclass(slots=True)
+class OperationStatus:
+    """RECEIVE COPY STATUS(LID4) (table 248), the header that other responses share.
+
+    `response_to` is the service action of the command that originated the copy; `update_delay` in
+    milliseconds says when to ask again. `data` is what DATA(LID4) has behind it (table 240), None
+    for the status alone.
+    """
+
+    status: int
+    response_to: int = 0
+    operation_counter: int = 0
+    update_delay: int = UPDATE_DELAY_UNKNOWN
+    completion_status: int = 0
+    sense: bytes = b""
+    transfer_count_units: int = 0
+    transfer_count: int = 0
+    segments_processed: int = 0
+    held_data_discarded: bool = False
+    data: bytes | None = None
+
+    def pack(self) -> bytes:
+        """The whole response."""
+        shared = field_values(self)
+        shared["status"] = self.status | (_HELD_DATA_DISCARDED if self.held_data_discarded else 0)
+        shared["sense_length"] = len(self.sense)
+        shared["sense"] = self.sense + bytes(-len(self.sense) % 4)
+        if self.data is None:
+            packed: bytes = _LID4_STATUS.build(shared)
+        else:
+            packed = _LID4_DATA.build({"shared": shared, "data": self.data})
+        return packed
+
+    @classmethod
+    def unpack(cls, data: Buffer, *, with_data: bool = False) -> "OperationStatus":
+        """Read a whole response, of DATA(LID4) `with_data`; ValueError if it is cut short."""
+        parsed = parse(_LID4_DATA if with_data else _LID4_STATUS, data)
+        shared = parsed.shared if with_data else parsed
+        known = {each.name: shared[each.name] for each in fields(cls) if each.name in shared}
+        known["status"] = shared.status & ~_HELD_DATA_DISCARDED
+        known["held_data_discarded"] = bool(shared.status & _HELD_DATA_DISCARDED)
+        known["sense"] = bytes(shared.sense[: shared.sense_length])
+        return cls(**known, data=bytes(parsed.data) if with_data else None)
+
+    @property
+    def bytes_transferred(self) -> int | None:
+        """Bytes written to destinations, None where the manager counts in blocks (F1h)."""
+        if self.transfer_count_units >= len(_BYTES_PER_UNIT):
+            return None
+        return self.transfer_count * _BYTES_PER_UNIT[self.transfer_count_units]
+
+
+def pack_held_data(data: bytes) -> bytes:
+    """RECEIVE COPY DATA(LID1) (table 242)."""
+    return len(data).to_bytes(4, "big") + data
 
 
 _OPERATING_PARAMETERS = Prefixed(

@@ -1,4 +1,4 @@
-"""Commands of third-party copy, those with one-byte list identifiers (SPC-4 5.17.3)."""
+"""Commands of third-party copy (SPC-4 5.17.3)."""
 
 from serverfree.scsi.cdb.layout import Cdb, at, cdb
 from serverfree.scsi.opcodes import OperationCode, ServiceAction
@@ -31,4 +31,42 @@ class ReceiveCopyFailureDetails(Cdb):
     """RECEIVE COPY FAILURE DETAILS(LID1), 6.23."""
 
     list_identifier: int = at(2)
+    allocation_length: int = at(10, 4)
+
+
+@cdb(OperationCode.RECEIVE_COPY_RESULTS, ServiceAction.RECEIVE_COPY_DATA_LID1)
+class ReceiveCopyData(Cdb):
+    """RECEIVE COPY DATA(LID1), 6.21."""
+
+    list_identifier: int = at(2)
+    allocation_length: int = at(10, 4)
+
+
+@cdb(OperationCode.EXTENDED_COPY, ServiceAction.EXTENDED_COPY_LID4)
+class ExtendedCopyLid4(Cdb):
+    """EXTENDED COPY(LID4), 6.4."""
+
+    parameter_list_length: int = at(10, 4)
+
+
+@cdb(OperationCode.EXTENDED_COPY, ServiceAction.COPY_OPERATION_ABORT)
+class CopyOperationAbort(Cdb):
+    """6.3."""
+
+    list_identifier: int = at(2, 4)
+
+
+@cdb(OperationCode.RECEIVE_COPY_RESULTS, ServiceAction.RECEIVE_COPY_STATUS_LID4)
+class ReceiveCopyStatusLid4(Cdb):
+    """RECEIVE COPY STATUS(LID4), 6.24."""
+
+    list_identifier: int = at(2, 4)
+    allocation_length: int = at(10, 4)
+
+
+@cdb(OperationCode.RECEIVE_COPY_RESULTS, ServiceAction.RECEIVE_COPY_DATA_LID4)
+class ReceiveCopyDataLid4(Cdb):
+    """RECEIVE COPY DATA(LID4), 6.20."""
+
+    list_identifier: int = at(2, 4)
     allocation_length: int = at(10, 4)

@@ -7,13 +7,19 @@ from hypothesis import strategies as st
 from serverfree.datamover import buffers
 from serverfree.datamover.manager import CopyManager
 from serverfree.scsi.copy_segments import (
+    BlockImage,
+    BlockRangeToBlockRange,
+    BlockRangeToStream,
     BlockToBlock,
     BlockToStream,
+    EmbeddedToStream,
     InlineToStream,
     Locate,
     Segment,
     StreamToBlock,
+    StreamToBlockRange,
     StreamToDiscard,
+    StreamToStream,
     WriteFilemarks,
 )
 from support.copies import (
@@ -322,7 +328,10 @@ def test_small_pool_is_enough_for_the_longest_tape_transfer() -> None:
 
 
 SHAPE = st.tuples(
-    st.sampled_from(["00", "01", "02", "02dc", "04", "06", "10", "12"]),
+    st.sampled_from(
+        ["00", "01", "02", "02dc", "03", "04", "05", "06", "08", "09", "0a", "0a self", "10", "12"]
+    )
+    | st.sampled_from(["16", "16 self"]),
     st.integers(0, 7),
     st.integers(0, 7),
     st.integers(0, 7),
@@ -330,7 +339,11 @@ SHAPE = st.tuples(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+def kinds_self(segment: Segment) -> bool:
+    return isinstance(segment, BlockRangeToBlockRange) and segment.source == segment.destination
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     shapes=st.lists(SHAPE, min_size=1, max_size=9),
     blocks=st.tuples(*[st.sampled_from([512, 520, 1024])] * 2),
@@ -342,6 +355,8 @@ SHAPE = st.tuples(
 )
 def test_media_agree_with_the_model(shapes, blocks, unit, pads, most, slab, is_lazy) -> None:
     """Random lists over two disks and a tape of records; what is on them at the end is the same."""
+    if any(shape[0].startswith("16") for shape in shapes):
+        blocks = blocks[0], blocks[0]
     contents = [noise(blocks[0] * 60, 1), noise(blocks[1] * 60, 2)]
     records = [noise(unit, 3 + n) for n in range(9 * 14)]  # more than any list reads
     disks = [
@@ -376,6 +391,40 @@ def test_media_agree_with_the_model(shapes, blocks, unit, pads, most, slab, is_l
                 segments.append(InlineToStream(3, unit, first * 4, size, cat))
                 data = inline[first * 4 : first * 4 + size]
                 played.append(("04", data, model_out, unit, cat))
+            case "03":
+                segments.append(StreamToStream(2, 3, unit, unit + 100, count * 301, cat))
+                played.append(("03", model_tape, unit, model_out, unit + 100, count * 301, cat))
+            case "05":
+                segments.append(EmbeddedToStream(3, unit, inline[: count * 5], cat))
+                played.append(("04", inline[: count * 5], model_out, unit, cat))
+            case "08":
+                size, at = count * 301, first * 173
+                lba, offset = divmod(blocks[0] * 3 + at, blocks[0])
+                segments.append(BlockRangeToStream(0, 3, unit, size, lba, offset, cat))
+                at = lba * blocks[0] + offset
+                played.append(("08", model_disks[0], at, size, model_out, unit, cat))
+            case "09":
+                size = count * 301
+                lba, offset = divmod(blocks[1] * 2 + second * 173, blocks[1])
+                segments.append(StreamToBlockRange(2, 1, unit, size, lba, offset, cat))
+                at = lba * blocks[1] + offset
+                played.append(("09", model_tape, unit, model_disks[1], at, size, cat))
+            case "0a" | "0a self":
+                number = 1 if kind == "0a self" else 0
+                size = count * 401
+                lba, offset = divmod(first * 331, blocks[number])
+                to, to_offset = divmod(second * 257, blocks[1])
+                segments.append(
+                    BlockRangeToBlockRange(number, 1, size, lba, to, offset, to_offset, cat)
+                )
+                at = lba * blocks[number] + offset, to * blocks[1] + to_offset
+                played.append(("0a", model_disks[number], at[0], size, model_disks[1], at[1], cat))
+            case "16" | "16 self":
+                number = 1 if kind == "16 self" else 0
+                segments.append(BlockImage(number, 1, first * 4, 52 + second, count))
+                played.append(
+                    ("16", model_disks[number], first * 4, count, model_disks[1], 52 + second)
+                )
             case "06":
                 segments.append(StreamToDiscard(2, unit, count * 99, cat))
                 played.append(("06", model_tape, unit, count * 99, cat))
@@ -387,6 +436,9 @@ def test_media_agree_with_the_model(shapes, blocks, unit, pads, most, slab, is_l
                 played.append(("12", model_tape, first))
     model, failed = CopyModel(), None
     for number, segment in enumerate(played):
+        carried = model.source_data or model.destination_data
+        if segments[number] and kinds_self(segments[number]) and carried:
+            return  # with residue in front there is no way to move blocks upwards in place
         try:
             model.play(segment, last=number == len(played) - 1)
         except Inexact:

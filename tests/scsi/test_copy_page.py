@@ -11,11 +11,13 @@ PARAMETERS = OperatingParameters(
     maximum_descriptor_list_length=0x11121314,
     maximum_segment_length=0x21222324,
     maximum_inline_data_length=0x31323334,
+    held_data_limit=0x41424344,
     maximum_stream_transfer_size=0x51525354,
     total_concurrent_copies=0x62,
     maximum_concurrent_copies=0x71,
     data_segment_granularity=1,
     inline_data_granularity=2,
+    held_data_granularity=3,
     descriptor_types=(0x00, 0x02, 0xE4),
 )
 BODY = bytes.fromhex(
@@ -23,7 +25,11 @@ BODY = bytes.fromhex(
     "0004 001c 00000000 0102 0304 11121314 31323334 000000000000000000000000"
     "0008 0004 03 00 02 e4"
     "000c 0004 0002 ffff"
-    "8001 0020 00000062 00000071 21222324 01 02" + "00" * 18 + "9101 000c 51525354 0000000000000000"
+    "8001 0020 00000062 00000071 21222324 01 02"
+    + "00" * 18
+    + "9101 000c 51525354 0000000000000000"
+    + "c001 001c 41424344 03"
+    + "00" * 23
 )
 RAW = bytes([0, 0x8F]) + len(BODY).to_bytes(2, "big") + BODY
 PAGE = ThirdPartyCopyPage({0x83: (0,), 0x84: (0, 3, 4)}, PARAMETERS, (0xFFFF,))
@@ -48,12 +54,12 @@ def test_every_descriptor_is_a_multiple_of_four_and_they_ascend() -> None:
             assert length % 4 == 0
             at += 4 + length
         assert at == len(page)
-        assert kinds == [0x0001, 0x0004, 0x0008, 0x000C, 0x8001, 0x9101]
+        assert kinds == [0x0001, 0x0004, 0x0008, 0x000C, 0x8001, 0x9101, 0xC001]
 
 
 def test_descriptors_of_other_managers_are_passed_over() -> None:
     rod_limits = bytes.fromhex("0000 0020") + bytes(32)
-    body = rod_limits + BODY + bytes.fromhex("c001 001c") + bytes(28)
+    body = rod_limits + BODY + bytes.fromhex("e000 001c") + bytes(28)
     raw = bytes([5, 0x8F]) + len(body).to_bytes(2, "big") + body
     assert ThirdPartyCopyPage.unpack(raw) == PAGE
 

@@ -7,9 +7,14 @@ with the data mover, not even the segment classes: a segment is a tuple as the t
     ("01", tape, unit, disk, lba, blocks, cat)      stream to block
     ("02", disk, lba, blocks, disk, lba, cat, dc)   block to block
     ("04", data, tape, unit, cat)                   inline to stream
+    ("03", tape, unit, tape, unit, count, cat)      stream to stream
     ("06", tape, unit, count, cat)                  stream to discard
+    ("08", disk, at, count, tape, unit, cat)        bytes of a block device to stream
+    ("09", tape, unit, disk, at, count, cat)        stream to bytes of a block device
+    ("0a", disk, at, count, disk, at, cat)          bytes to bytes
     ("10", tape, count)                             filemarks
     ("12", tape, block)                             locate
+    ("16", disk, lba, blocks, disk, lba)            block image
 """
 
 from dataclasses import dataclass, field
@@ -57,10 +62,15 @@ class ModelTape:
 
 @dataclass
 class CopyModel:
-    """Residual source data and residual destination data, and what segments do with them."""
+    """Residual source data and residual destination data, and what segments do with them.
+
+    `held` has all that was processed; with `destination_data` put there from outside it can be
+    told which segment did.
+    """
 
     source_data: bytes = b""
     destination_data: bytes = b""
+    held: bytes = b""
 
     def play(self, segment: tuple, *, last: bool = False) -> None:
         """One segment. Raises Inexact after whatever it still writes."""
@@ -72,6 +82,7 @@ class CopyModel:
         while len(self.source_data) < count:
             self.source_data += read_one()
         taken, self.source_data = self.source_data[:count], self.source_data[count:]
+        self.held += taken
         return taken
 
     def _write_all(self, size: int, write_one) -> None:
@@ -115,6 +126,46 @@ class CopyModel:
         for number in range(blocks):
             disk.write(lba + number, self.destination_data[: disk.block])
             self.destination_data = self.destination_data[disk.block :]
+
+    def _segment_03(self, source, source_unit, tape, unit, count, cat):
+        self.destination_data += self._processed(count, lambda: source.read(source_unit))
+        self._write_all(unit, tape.write)
+        self._rest(source.pad, tape.pad, cat, unit, tape.write)
+
+    def _segment_08(self, disk, at, count, tape, unit, cat):
+        self.source_data += disk.content[at : at + count]
+        self.destination_data += self._processed(count, None)
+        self._write_all(unit, tape.write)
+        self._rest(disk.pad, tape.pad, cat, unit, tape.write)
+
+    def _segment_09(self, tape, unit, disk, at, count, cat):
+        if len(self.destination_data) < count:
+            missing = count - len(self.destination_data)
+            self.destination_data += self._processed(missing, lambda: tape.read(unit))
+        self._put(disk, at, count)
+        self._surplus(disk.pad, cat)
+        self._rest(tape.pad, disk.pad, cat, 1, None)
+
+    def _segment_0a(self, source, source_at, count, disk, at, cat):
+        self.source_data += source.content[source_at : source_at + count]
+        self.destination_data += self._processed(count, None)
+        self._put(disk, at, count)
+        self._surplus(disk.pad, cat)
+        self._rest(source.pad, disk.pad, cat, 1, None)
+
+    def _put(self, disk, at, count):
+        disk.content = (
+            disk.content[:at] + self.destination_data[:count] + disk.content[at + count :]
+        )
+        self.destination_data = self.destination_data[count:]
+
+    def _segment_16(self, source, source_lba, blocks, disk, lba):
+        size = disk.block
+        most = min(
+            len(source.content) // size - source_lba, len(disk.content) // size - lba, blocks or 999
+        )
+        piece = source.content[source_lba * size : (source_lba + most) * size]
+        disk.content = disk.content[: lba * size] + piece + disk.content[lba * size + len(piece) :]
 
     def _segment_04(self, data, tape, unit, cat):
         self.destination_data += data
