@@ -17,7 +17,9 @@ from serverfree.scsi.sense import Asc, SenseKey
 from serverfree.scsi.status import Status
 
 PIECE = 1 << 20  # bytes in one disk command
-DISK_DEPTH = 4  # disk commands under way
+DISK_WINDOW = 4 * PIECE  # bytes of disk commands under way in one direction
+DISK_DEPTH = 64  # and how many they are at most
+_SMALL = 32 << 10  # commands of less travel together
 TAPE_DEPTH = 1  # a second one could move the tape on from where the first one failed
 
 
@@ -121,13 +123,15 @@ class DiskRun:
         """Read what lies `offset` bytes into the run."""
         length = self.endpoint.block_length
         cdb = block.Read16(lba=self.lba + offset // length, blocks=len(buffer) // length)
-        return self.unit.issue(cdb.pack(), data_in=buffer)
+        send = self.unit.enqueue if len(buffer) < _SMALL else self.unit.issue
+        return send(cdb.pack(), data_in=buffer)
 
     def write(self, offset: int, buffers: Sequence[Buffer], size: int) -> Issued:
         """Write `size` bytes to where they belong, `offset` bytes into the run."""
         length = self.endpoint.block_length
         cdb = block.Write16(lba=self.lba + offset // length, blocks=size // length)
-        return self.unit.issue(cdb.pack(), data_out=buffers)
+        send = self.unit.enqueue if size < _SMALL else self.unit.issue
+        return send(cdb.pack(), data_out=buffers)
 
     def edges(self, offset: int, size: int) -> tuple[int, int]:
         """Return how many bytes at either end of this piece of the run are not meant."""

@@ -12,7 +12,7 @@ from itertools import islice
 
 from serverfree.datamover.buffers import ByteQueue, Chunk, Slabs
 from serverfree.datamover.endpoints import (
-    DISK_DEPTH,
+    DISK_WINDOW,
     DiskRun,
     Run,
     TapeRun,
@@ -100,6 +100,10 @@ class Engine:
         self._planned = 0
         self._unplannable: CopyAborted | None = None
         self._may_read_current = False
+        self._reading = self._writing = 0  # bytes of the commands under way
+        # Units that are a destination of any step so far: what is read elsewhere need not be
+        # held against the writes.
+        self._written: set[int] = set()
 
     def run(self) -> None:
         """Process every segment. Raises CopyAborted; no command is under way after that."""
@@ -141,8 +145,7 @@ class Engine:
                 raise error.in_segment(step.number) from None
             return
         if step.source is not None and (
-            isinstance(step.source, TapeRun)
-            or any(step.source.meets(write.run) for write in self._writes)
+            isinstance(step.source, TapeRun) or self._awaits_a_write(step.source)
         ):
             self._settle_writes()
         if step.apart:
@@ -234,13 +237,16 @@ class Engine:
         read = self._reads[0]
         try:
             finish_read(read.run, read.issued, len(read.chunk[0]))
-            self._reads.popleft()
+            self._read_ended()
         except CopyAborted as error:
-            self._reads.popleft()
+            self._read_ended()
             self._settle_writes()
             raise error.in_segment(step.number, step.residual) from None
         self._source.append(self._trim(read))
         self._read_ahead()
+
+    def _read_ended(self) -> None:
+        self._reading -= len(self._reads.popleft().chunk[0])
 
     def _trim(self, read: _Read) -> Chunk:
         """Let go of what lies beside the bytes that are meant."""
@@ -254,14 +260,18 @@ class Engine:
 
     def _read_ahead(self, *, force: bool = False) -> None:
         """Send as many reads as depth, memory and the standard allow; at least one by `force`."""
-        while len(self._reads) < DISK_DEPTH and (step := self._next_to_read()) is not None:
+        while (step := self._next_to_read()) is not None:
             run = step.source
             assert run is not None
-            if len(self._reads) >= run.depth:
+            size = min(run.piece, step.to_read - step.read)
+            if self._reads and (
+                len(self._reads) >= run.depth or self._reading + size > DISK_WINDOW
+            ):
                 return
-            chunk = self._slabs.carve(min(run.piece, step.to_read - step.read), force=force)
+            chunk = self._slabs.carve(size, force=force)
             if chunk is None:
                 return
+            self._reading += size
             issued = run.read(step.read, chunk[0])
             self._reads.append(_Read(step, run, step.read, chunk, issued))
             step.read += len(chunk[0])
@@ -283,21 +293,31 @@ class Engine:
         source = self._steps[position].source
         if not isinstance(source, DiskRun):
             return False
-        for write in self._writes:
-            if source.meets(write.run):
-                return False
+        if id(source.unit.attached) not in self._written:
+            return True
+        if self._awaits_a_write(source):
+            return False
         # Its own writes count too: a segment onto its own blocks chooses its order in its turn.
         return all(not source.meets(step.destination) for step in islice(self._steps, position + 1))
+
+    def _awaits_a_write(self, source: Run) -> bool:
+        """Whether a write under way touches what is to be read."""
+        return id(source.unit.attached) in self._written and any(
+            source.meets(write.run) for write in self._writes
+        )
 
     def _plan_next(self) -> bool:
         """Plan one more segment; a failure is kept for when its turn comes."""
         if self._planned == self._segments or self._unplannable is not None:
             return False
         try:
-            self._steps.append(self._planner.step(self._planned))
+            step = self._planner.step(self._planned)
         except CopyAborted as error:
             self._unplannable = error
             return False
+        self._steps.append(step)
+        if step.destination is not None:
+            self._written.add(id(step.destination.unit.attached))
         self._planned += 1
         return True
 
@@ -307,13 +327,16 @@ class Engine:
         if self._writes and self._writes[-1].run.unit is not run.unit:
             # A write that fails must not find later data already on another unit.
             self._settle_writes()
-        while len(self._writes) >= run.depth:
+        while self._writes and (
+            len(self._writes) >= run.depth or self._writing + size > DISK_WINDOW
+        ):
             self._complete_write()
         self._check_abort(step)
         front, back = run.edges(offset, size)
         chunks = self._destination.take(size - front - back)
         views = edges.around([view for view, _ in chunks], front, back)
         issued = run.write(offset, views, size)
+        self._writing += size
         self._writes.append(_Write(step, run, chunks, size, front + back, issued))
 
     def _complete_write(self) -> None:
@@ -322,6 +345,7 @@ class Engine:
         write = self._writes[0]
         written, failure = finish_write(write.run, write.issued, write.size)
         self._writes.popleft()
+        self._writing -= write.size
         self._slabs.release(write.chunks)
         write.step.written += written
         self._progress.bytes_written += max(0, written - write.kept)

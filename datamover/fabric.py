@@ -88,6 +88,20 @@ class NetworkUnit:
         """Send a command and return at once. Raises SessionLost."""
         return self._unit.submit(cdb, data_out=data_out, data_in=data_in)
 
+    def enqueue(
+        self,
+        cdb: bytes,
+        *,
+        data_out: Buffer | Sequence[Buffer] = b"",
+        data_in: memoryview | None = None,
+    ) -> PendingCommand:
+        """Have a command sent with the next one or by `flush`. Raises SessionLost."""
+        return self._unit.enqueue(cdb, data_out=data_out, data_in=data_in)
+
+    def flush(self) -> None:
+        """Send what was enqueued."""
+        self._unit.session.flush()
+
     def close(self, *, broken: bool = False) -> None:
         """Give the session back for the next copy, or let go of it if it no longer answers."""
         link, self._link = self._link, None

@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 
 from serverfree.datamover.buffers import MIB, BufferPool, Slabs
-from serverfree.datamover.endpoints import DISK_DEPTH, PIECE
+from serverfree.datamover.endpoints import DISK_WINDOW, PIECE
 from serverfree.datamover.engine import Engine
 from serverfree.datamover.errors import CopyAborted
 from serverfree.datamover.fabric import Fabric
@@ -248,4 +248,4 @@ def memory_needed(copy_list: CopyList) -> int:
         default=1,
     )
     unit = min(longest * block, 0xFFFFFF)
-    return (2 * DISK_DEPTH + 2) * PIECE + 2 * unit
+    return 2 * DISK_WINDOW + 2 * PIECE + 2 * unit

@@ -4,7 +4,7 @@ from collections.abc import Callable, Hashable
 
 from serverfree.datamover.endpoints import PIECE, Disk, Tape
 from serverfree.datamover.errors import CopyAborted, UnitUnreachable, in_descriptor
-from serverfree.datamover.units import BLOCK_TYPES, AttachedUnit, CopyUnit, Facts, Role
+from serverfree.datamover.units import BLOCK_TYPES, AttachedUnit, CopyUnit, Facts, Outbox, Role
 from serverfree.scsi.copy_cscd import BlockParameters, IdentificationCscd, StreamParameters
 from serverfree.scsi.copy_list import NULL_BLOCK, NULL_STREAM, THIS_UNIT, CopyList
 from serverfree.scsi.designator import Designator
@@ -50,6 +50,7 @@ class Participants:
         self._open = open_unit
         self._own_unit = own_unit
         self._aborted = aborted
+        self._outbox = Outbox()
         self._units: dict[Hashable, AttachedUnit] = {}
         self._endpoints: dict[int, Endpoint] = {}
         self._opened: list[CopyUnit] = []
@@ -137,7 +138,7 @@ class Participants:
             designator = self._own_unit
         else:
             raise _unreachable(role)  # no descriptor has this number
-        unit = CopyUnit(self._attach(designator, pointer), pointer, self._aborted)
+        unit = CopyUnit(self._attach(designator, pointer), pointer, self._aborted, self._outbox)
         self._opened.append(unit)
         return unit, cscd
 

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from serverfree.datamover.errors import CopyAborted
 from serverfree.initiator.session import CommandTimeout
@@ -92,6 +92,49 @@ class AttachedUnit(Protocol):
         """Hand the unit back, once or more; `broken` if it no longer answers."""
 
 
+@runtime_checkable
+class EnqueuingUnit(Protocol):
+    """A unit behind a network: its small commands are cheaper when many travel together."""
+
+    def enqueue(
+        self,
+        cdb: bytes,
+        *,
+        data_out: Buffer | Sequence[Buffer] = b"",
+        data_in: memoryview | None = None,
+    ) -> "NetworkCommand":
+        """Have a command sent with the next one or by `flush`."""
+
+    def flush(self) -> None:
+        """Send what was enqueued. Raises nothing: whoever waits for it learns of a failure."""
+
+
+class NetworkCommand(PendingCommand, Protocol):
+    """A command that may not have been sent yet."""
+
+    @property
+    def done(self) -> bool:
+        """Whether it has ended, as far as anyone has looked."""
+
+
+class Outbox:
+    """The units of one copy that have commands enqueued."""
+
+    def __init__(self) -> None:
+        self._units: list[EnqueuingUnit] = []
+
+    def add(self, unit: EnqueuingUnit) -> None:
+        """Remember that a unit has something to send."""
+        if unit not in self._units:
+            self._units.append(unit)
+
+    def flush(self) -> None:
+        """Send everything: for the one who is about to wait."""
+        for unit in self._units:
+            unit.flush()
+        self._units.clear()
+
+
 class Aborted(Exception):
     """The copy is to end, noticed while a command of it was waited for."""
 
@@ -99,11 +142,17 @@ class Aborted(Exception):
 class Issued:
     """A command under way, sent again where the unit was busy."""
 
-    __slots__ = ("_aborted", "_pending", "_send")
+    __slots__ = ("_aborted", "_outbox", "_pending", "_send")
 
-    def __init__(self, send: Callable[[], PendingCommand], aborted: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        send: Callable[[], PendingCommand],
+        aborted: Callable[[], bool],
+        outbox: Outbox | None = None,
+    ) -> None:
         self._send = send
         self._aborted = aborted
+        self._outbox = outbox
         self._pending = self._submit()
 
     def _submit(self) -> PendingCommand | None:
@@ -118,6 +167,8 @@ class Issued:
         Raises Aborted when the copy is to end first; the command is still under way then.
         """
         pause = _FIRST_PAUSE
+        if self._outbox is not None and not getattr(self._pending, "done", False):
+            self._outbox.flush()
         while self._pending is not None:
             try:
                 result = self._pending.wait(_ABORT_SECONDS)
@@ -164,8 +215,11 @@ class CopyUnit:
         attached: AttachedUnit,
         pointer: FieldPointer | None,
         aborted: Callable[[], bool] = lambda: False,
+        outbox: Outbox | None = None,
     ) -> None:
         self.attached = attached
+        self._outbox = outbox
+        self._enqueuing = attached if isinstance(attached, EnqueuingUnit) else None
         self.pointer = pointer
         self.broken = False
         self._aborted = aborted
@@ -179,7 +233,26 @@ class CopyUnit:
     ) -> Issued:
         """Send a command."""
         submit = self.attached.submit
-        return Issued(lambda: submit(cdb, data_out=data_out, data_in=data_in), self._aborted)
+        return Issued(
+            lambda: submit(cdb, data_out=data_out, data_in=data_in), self._aborted, self._outbox
+        )
+
+    def enqueue(
+        self,
+        cdb: bytes,
+        *,
+        data_out: Buffer | Sequence[Buffer] = b"",
+        data_in: memoryview | None = None,
+    ) -> Issued:
+        """Send a small command, with the others of the copy when one of them is waited for."""
+        unit, outbox = self._enqueuing, self._outbox
+        if unit is None or outbox is None:
+            return self.issue(cdb, data_out=data_out, data_in=data_in)
+        outbox.add(unit)
+        enqueue = unit.enqueue
+        return Issued(
+            lambda: enqueue(cdb, data_out=data_out, data_in=data_in), self._aborted, outbox
+        )
 
     def command(
         self,

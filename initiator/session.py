@@ -205,13 +205,26 @@ class Session:
     # ------------------------------------------------------------------ commands
 
     def _submit(
-        self, lun: int, cdb: bytes, data_out: Buffer | Sequence[Buffer], data_in: memoryview | None
+        self,
+        lun: int,
+        cdb: bytes,
+        data_out: Buffer | Sequence[Buffer],
+        data_in: memoryview | None,
+        *,
+        at_once: bool = True,
     ) -> Task:
         with self._lock:
             self._check_open()
             task = self._core.command(lun, cdb, data_out, data_in)
-            self._begin()
+            if at_once:
+                self._begin()
             return task
+
+    def flush(self) -> None:
+        """Send what has been enqueued; whoever waits for it learns if the session is lost."""
+        with self._lock, contextlib.suppress(SessionLost):
+            if self._lost is None:
+                self._begin()
 
     def _manage(self, function: TaskFunction, lun: int, task: Task | None) -> TaskResponse:
         with self._lock:
@@ -257,6 +270,8 @@ class Session:
                 if left is not None and left <= 0:
                     raise CommandTimeout(f"{self.portal}: no end within {timeout:g} s")
                 if self._driving:
+                    if self._core.has_output and not self._connection.unsent:
+                        self._begin()  # what was enqueued: the driver may sleep
                     self._changed.wait(left)
                 else:
                     self._drive(request, deadline)
@@ -374,4 +389,20 @@ class LogicalUnit:
         """Send a command and return at once. Raises SessionLost."""
         return PendingCommand(
             self.session, self.session._submit(self._lun_field, cdb, data_out, data_in)
+        )
+
+    def enqueue(
+        self,
+        cdb: bytes,
+        *,
+        data_out: Buffer | Sequence[Buffer] = b"",
+        data_in: memoryview | None = None,
+    ) -> PendingCommand:
+        """Have a command sent with the next one, with the next wait, or by `Session.flush`.
+
+        Many small commands travel together then, at a fraction of the cost.
+        """
+        return PendingCommand(
+            self.session,
+            self.session._submit(self._lun_field, cdb, data_out, data_in, at_once=False),
         )
