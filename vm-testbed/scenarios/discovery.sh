@@ -31,5 +31,7 @@ for round in 1 2 3; do
 	ok "login $round"
 done
 
+iscsiadm -m node -o new -T "$IQN_storage.nobody" -p "$PORTAL_storage" >/dev/null
 fails "login to a name that is not served" \
-	iscsiadm -m discovery -t sendtargets -p "${PORTAL_storage%:*}:1" -o new
+	iscsiadm -m node -T "$IQN_storage.nobody" -p "$PORTAL_storage" --login
+matches "for that reason" "non-retryable iSCSI login failure" "$(<fails.out)"
