@@ -57,6 +57,7 @@ class StandardInquiry(Structure):
     removable: bool = False
     version: int = SPC_4
     third_party_copy: bool = False  # 3PC
+    explicit_access_states: bool = False  # TPGS 10b: SET TARGET PORT GROUPS, no implicit changes
     protect: bool = False
     vendor: str = ""
     product: str = ""
@@ -73,7 +74,9 @@ class StandardInquiry(Structure):
         "hierarchical" / Default(Flag, True),  # HISUP: LUNs as SAM-5 4.7 has them
         "format" / Default(BitsInteger(4), 2),
         "additional_length" / Default(BitsInteger(8), 91),
-        Padding(4),
+        Padding(2),
+        "explicit_access_states" / Flag,
+        Padding(1),
         "third_party_copy" / Flag,
         Padding(2),
         "protect" / Flag,

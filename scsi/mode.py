@@ -136,12 +136,14 @@ class ModePage:
 
     A one in `changeable` (its header as in the others) is a bit that MODE SELECT may change.
     MODE SELECT may leave out bytes at the end, down to `shortest` in all, if that is not 0.
+    `saved` is None for a page that cannot be saved.
     """
 
     current: bytes
     changeable: bytes
     default: bytes
     shortest: int = 0
+    saved: bytes | None = None
 
     @property
     def code(self) -> int:

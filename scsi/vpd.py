@@ -123,6 +123,39 @@ class ExtendedInquiry(_FixedPage):
     )
 
 
+@dataclass(frozen=True, slots=True)
+class ManagementAddresses:
+    """Page 85h (7.8.9): network addresses (service type, URL) to manage the unit at."""
+
+    PAGE_CODE: ClassVar[int] = 0x85
+    addresses: tuple[tuple[int, str], ...] = ()
+
+    def pack(self) -> bytes:
+        """The whole page."""
+        body = b""
+        for service, url in self.addresses:
+            text = url.encode() + b"\0"
+            text += bytes(-len(text) % 4)
+            body += bytes((service, 0)) + len(text).to_bytes(2, "big") + text
+        return pack_page(self.PAGE_CODE, body)
+
+
+SHARED_BY_ALL = 0b00  # MODE PAGE POLICY: one copy for all nexuses
+
+
+@dataclass(frozen=True, slots=True)
+class ModePagePolicy:
+    """Page 87h (7.8.10): (page, subpage, policy) of mode pages; 3Fh and FFh stand for the rest."""
+
+    PAGE_CODE: ClassVar[int] = 0x87
+    policies: tuple[tuple[int, int, int], ...] = ((0x3F, 0xFF, SHARED_BY_ALL),)
+
+    def pack(self) -> bytes:
+        """The whole page."""
+        body = b"".join(bytes((page, sub, policy, 0)) for page, sub, policy in self.policies)
+        return pack_page(self.PAGE_CODE, body)
+
+
 @dataclass
 class BlockLimits(_FixedPage):
     """Page B0h (SBC-3 6.6.3). Lengths count logical blocks; 0 means that no limit is reported."""
@@ -140,6 +173,12 @@ class BlockLimits(_FixedPage):
     unmap_granularity_alignment_valid: bool = False
     unmap_granularity_alignment: int = 0
     maximum_write_same_length: int = 0
+    # SBC-4 6.6.4; 0 for a unit without WRITE ATOMIC.
+    maximum_atomic_transfer_length: int = 0
+    atomic_alignment: int = 0
+    atomic_transfer_length_granularity: int = 0
+    maximum_atomic_transfer_length_with_boundary: int = 0
+    maximum_atomic_boundary_size: int = 0
 
     LAYOUT = BitStruct(
         Padding(7),
@@ -155,7 +194,11 @@ class BlockLimits(_FixedPage):
         "unmap_granularity_alignment_valid" / Flag,
         "unmap_granularity_alignment" / BitsInteger(31),
         "maximum_write_same_length" / BitsInteger(64),
-        Padding(20 * 8),
+        "maximum_atomic_transfer_length" / BitsInteger(32),
+        "atomic_alignment" / BitsInteger(32),
+        "atomic_transfer_length_granularity" / BitsInteger(32),
+        "maximum_atomic_transfer_length_with_boundary" / BitsInteger(32),
+        "maximum_atomic_boundary_size" / BitsInteger(32),
     )
 
 

@@ -11,7 +11,12 @@ class StoreError(Exception):
 
 
 class ReadError(OSError):
-    """The storage could not deliver bytes it holds (an OSError on the way in)."""
+    """The storage could not deliver bytes it holds (an OSError on the way in).
+
+    `offset` is the first byte that could not be read, None where that is not known.
+    """
+
+    offset: int | None = None
 
 
 class BlockStore(Protocol):
@@ -26,6 +31,8 @@ class BlockStore(Protocol):
     readonly: bool
     can_discard: bool
     """Whether `discard` gives space back."""
+    slow: bool
+    """Whether reading and writing may take long enough to hold up others."""
     granularity: int
     """Bytes in which the storage allocates and frees."""
 
@@ -59,6 +66,9 @@ class BlockStore(Protocol):
 
         Bytes of a run without data read as zeros.
         """
+
+    def grow(self) -> bool:
+        """Look whether the storage has become longer; if so, take that in as `size`."""
 
     def give_up_map(self) -> None:
         """The kernel could not read a window: have `view` return copies from now on."""

@@ -18,6 +18,7 @@ _libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c
 _KEEP_SIZE, _PUNCH_HOLE, _ZERO_RANGE = 0x01, 0x02, 0x10  # linux/falloc.h
 _NOT_SUPPORTED = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENODEV)
 _ZEROS = bytes(1 << 20)
+_LARGEST_BLOCK = 4096
 
 
 def _fallocate(fd: int, mode: int, offset: int, length: int) -> None:
@@ -40,15 +41,18 @@ class FileStore:
         self.path = path
         self.size = size
         self.readonly = readonly
+        self.slow = False
         self.granularity = max(512, os.fstatvfs(fd).f_frsize)
         self._fd = fd
         self._lost: OSError | None = None
-        self._map: memoryview | None = None
-        try:
-            self._map = memoryview(mmap.mmap(fd, size, mmap.MAP_SHARED, mmap.PROT_READ))
-        except (OSError, ValueError, OverflowError):
-            self._map = None  # a file system without mmap: copies do as well
+        self._map = self._mapped()
         self.can_discard = thin and not readonly and self._can_punch()
+
+    def _mapped(self) -> memoryview | None:
+        try:
+            return memoryview(mmap.mmap(self._fd, self.size, mmap.MAP_SHARED, mmap.PROT_READ))
+        except (OSError, ValueError, OverflowError):
+            return None  # a file system without mmap: copies do as well
 
     def _can_punch(self) -> bool:
         try:
@@ -157,6 +161,19 @@ class FileStore:
             if error.errno in _NOT_SUPPORTED:  # cannot tell holes: everything is data
                 return offset if whence == os.SEEK_DATA else end
             raise ReadError(error.errno, error.strerror) from error
+
+    def grow(self) -> bool:
+        """Take in a file that was made longer, in whole blocks of the largest size there is.
+
+        A file that was made shorter is a failing one: what is missing cannot be read.
+        """
+        actual = os.lseek(self._fd, 0, os.SEEK_END) & -_LARGEST_BLOCK
+        if actual <= self.size:
+            return False
+        self.size = actual
+        if self._map is not None:
+            self._map = self._mapped()  # windows that are out keep the old one
+        return True
 
     def give_up_map(self) -> None:
         """Have `view` return copies from now on: pread says EIO where the map would be fatal."""

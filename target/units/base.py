@@ -158,6 +158,21 @@ class Unit:
     def require_ready(self) -> None:
         """Raise the NOT READY sense of a unit that has no medium; TEST UNIT READY asks."""
 
+    def pollable_sense(self) -> Sense:
+        """Return what REQUEST SENSE says while no attention is pending (SPC-4 5.11.2)."""
+        try:
+            self.require_ready()
+        except CheckCondition as not_ready:
+            return not_ready.sense
+        return Sense(SenseKey.NO_SENSE)
+
+    def save_mode_pages(self) -> None:
+        """Keep the current values of the mode pages that can be saved for the next process."""
+
+    def port_designators(self, nexus: Nexus) -> Sequence[Designator]:
+        """Return the designators of the target port that a nexus comes through, for page 83h."""
+        return ()
+
     def sense_of(self, error: OSError) -> Sense:
         """Return what a failure of the storage is to an initiator."""
         return Sense(SenseKey.HARDWARE_ERROR, Asc.INTERNAL_TARGET_FAILURE)

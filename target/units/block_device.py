@@ -1,45 +1,56 @@
-"""What a disk is and keeps: geometry, pages, settings, and the ranges that commands may name."""
+"""What a disk is and keeps: geometry, settings, counters, and the ranges that commands may name."""
 
 import errno
+import time
+from collections.abc import Sequence
+from pathlib import Path
 from typing import ClassVar
 
 from serverfree.scsi import mode
+from serverfree.scsi.designator import Designator
 from serverfree.scsi.errors import CheckCondition, UnexpectedStatus, illegal_request
 from serverfree.scsi.errors import invalid_field_in_parameter_list as invalid_parameter
-from serverfree.scsi.inquiry import DeviceType, VersionDescriptor
+from serverfree.scsi.inquiry import DeviceType, StandardInquiry, VersionDescriptor
+from serverfree.scsi.log import LogParameter
 from serverfree.scsi.sense import Asc, FieldPointer, Sense, SenseKey
 from serverfree.scsi.status import Status
-from serverfree.scsi.vpd import (
-    BlockDeviceCharacteristics,
-    BlockLimits,
-    ExtendedInquiry,
-    LogicalBlockProvisioning,
-    ProvisioningType,
-)
 from serverfree.target.backstore.base import BlockStore, ReadError, StoreError
+from serverfree.target.backstore.journal import Journal
 from serverfree.target.backstore.state import StateFile
 from serverfree.target.units.base import Unit
-from serverfree.target.units.command import Command
+from serverfree.target.units.block_logs import block_log_pages
+from serverfree.target.units.block_modes import BlockModes
+from serverfree.target.units.block_pages import block_vpd_pages
+from serverfree.target.units.command import Command, Nexus
+from serverfree.target.units.data_buffer import DataBuffer
+from serverfree.target.units.diagnostics import SelfTests
+from serverfree.target.units.exclusive import Exclusion
+from serverfree.target.units.identity import Clock
+from serverfree.target.units.medium_operation import SANITIZE_SECTION, MediumOperation
+from serverfree.target.units.orwrite import OrWriteGenerations
+from serverfree.target.units.port_groups import PortGroups, port_designators
 
 MAXIMUM_TRANSFER = 32 << 20
 """Bytes that one command may move: a bound on what a write holds in memory."""
-MAXIMUM_WRITE_SAME = 1 << 30
-"""Bytes that one WRITE SAME may fill: a bound on how long it holds up the unit's queue."""
-MAXIMUM_UNMAP_DESCRIPTORS = 4095
-"""As many as fit a list of 65,535 bytes."""
+MAXIMUM_ATOMIC = 1 << 20
+"""Bytes that one WRITE ATOMIC may move: they are written twice, and others wait for them."""
 STEP = 1 << 20
 """Bytes between two looks at whether a long command was aborted."""
 
 _LIMITLESS = 0xFFFFFFFF
 _BLOCK_SIZES = (512, 1024, 2048, 4096)
+_DEFECTS = "grown defects"  # section of the state file
+_MOST_DEFECTS = 4096
 
 
 class BlockDevice(Unit):
-    """A disk without its commands, which are in block_io and block_provisioning.
+    """A disk without its commands, which are in the other modules block_*.
 
-    It reads and writes `store` in logical blocks of `block_size` bytes. The store says whether
-    it may be written and whether blocks can be unmapped. There is no lock: the store keeps its
-    own order, as a disk does that says nothing of the order of what is sent to it at once.
+    It reads and writes `store` in logical blocks of `block_size` bytes, several of which are a
+    physical block of `physical_size`. The store says whether it may be written and whether blocks
+    can be unmapped. With a `journal` path beside it there are atomic writes. There is no lock: the
+    store keeps its own order, as a disk does that says nothing of the order of what is sent to it
+    at once; only what must be alone in its range goes through `exclusion`, and so every change.
     """
 
     kind = "disk"
@@ -58,8 +69,11 @@ class BlockDevice(Unit):
         store: BlockStore,
         *,
         block_size: int = 512,
+        physical_size: int = 0,
+        removable: bool = False,
         target: str = "",
         state: StateFile | None = None,
+        journal: Path | None = None,
     ) -> None:
         if block_size not in _BLOCK_SIZES:
             raise StoreError(f"disk {name}: block size {block_size}, must be one of {_BLOCK_SIZES}")
@@ -71,13 +85,39 @@ class BlockDevice(Unit):
         self.store = store
         self.block_size = block_size
         self.shift = block_size.bit_length() - 1
+        self.physical_exponent = max(0, (physical_size or block_size).bit_length() - 1 - self.shift)
         self.blocks = store.size >> self.shift
         self.maximum_blocks = MAXIMUM_TRANSFER >> self.shift
         self.thin = store.can_discard
-        self.write_cache = True
-        self.software_write_protect = False
-        self.stopped = False
+        self.slow = store.slow
+        self.removable = removable
+        # What commands change
+        self.modes = BlockModes(block_size, state)
+        self.write_cache = self.software_write_protect = False
+        self.stopped = self.ejected = False
+        self.preventing: set[Nexus] = set()
+        self.defects: list[int] = list((state.get(_DEFECTS) if state else None) or ())
+        self.data_buffer = DataBuffer()
+        self.clock = Clock()
+        self.self_tests = SelfTests()
+        self.orwrite_generations = OrWriteGenerations()
+        # How changes keep out of each other's way
+        self.exclusion = Exclusion()
+        self.reads_windows = True
+        self._journal = None if journal is None or store.readonly else Journal(journal, store)
+        self.maximum_atomic_blocks = MAXIMUM_ATOMIC >> self.shift if self._journal else 0
+        self.operation = MediumOperation(name, lambda on: self.restrict(self.operation.check, on))
+        # What is counted; a count lost to two threads at once is no loss
+        self._began = time.monotonic()
+        self.reset_logs()
         super().__init__(name, target=target, state=state)
+        self.port_groups = PortGroups(
+            lambda: self.ports(), lambda on: self.restrict(self.port_groups.check, on)
+        )
+        self._apply_modes()
+        if state is not None and state.get(SANITIZE_SECTION) is not None:
+            # The process ended in the middle: part of the medium is as it was (SBC-4 4.11.4).
+            self.operation.fail(Asc.SANITIZE_COMMAND_FAILED)
 
     # What may be done
 
@@ -87,18 +127,30 @@ class BlockDevice(Unit):
         Raises 2/04/02 when the unit is stopped, and 5/21/00 when the range leaves the medium;
         `pointer` says where the LBA came from.
         """
+        if self.ejected:
+            self.require_medium()
         if lba + blocks > self.blocks:
             raise illegal_request(Asc.LOGICAL_BLOCK_ADDRESS_OUT_OF_RANGE, pointer)
         if self.stopped:
             self.require_ready()
         return lba << self.shift, blocks << self.shift
 
+    def require_medium(self) -> None:
+        """Raise 2/3A/00 while the medium is ejected."""
+        if self.ejected:
+            raise CheckCondition(Sense(SenseKey.NOT_READY, Asc.MEDIUM_NOT_PRESENT))
+
     def require_ready(self) -> None:
-        """Raise 2/04/02 after START STOP UNIT has stopped the unit."""
+        """Raise 2/3A/00 without a medium, 2/04/02 after START STOP UNIT has stopped the unit."""
+        self.require_medium()
         if self.stopped:
             raise CheckCondition(
                 Sense(SenseKey.NOT_READY, Asc.LOGICAL_UNIT_NOT_READY_INITIALIZING_COMMAND_REQUIRED)
             )
+
+    def pollable_sense(self) -> Sense:
+        """What REQUEST SENSE says while no attention is pending: of a long operation, progress."""
+        return self.operation.sense() or super().pollable_sense()
 
     @property
     def write_protected(self) -> bool:
@@ -116,45 +168,101 @@ class BlockDevice(Unit):
             raise UnexpectedStatus(Status.TASK_ABORTED)
 
     def sense_of(self, error: OSError) -> Sense:
-        """What a failure of the store is to an initiator."""
+        """What a failure of the store is to an initiator; counted where it is the medium's."""
         match error.errno:
             case errno.ENOSPC | errno.EDQUOT:
                 return Sense(SenseKey.DATA_PROTECT, Asc.SPACE_ALLOCATION_FAILED_WRITE_PROTECT)
             case errno.EROFS | errno.EPERM | errno.EACCES:
                 return Sense(SenseKey.DATA_PROTECT, Asc.WRITE_PROTECTED)
-            case _ if isinstance(error, ReadError):
-                return Sense(SenseKey.MEDIUM_ERROR, Asc.UNRECOVERED_READ_ERROR)
-            case _:
-                return Sense(SenseKey.MEDIUM_ERROR, Asc.WRITE_ERROR)
+        where = getattr(error, "offset", None)
+        lba = None if where is None else where >> self.shift
+        if isinstance(error, ReadError):
+            self.read_errors += 1
+            return Sense(SenseKey.MEDIUM_ERROR, Asc.UNRECOVERED_READ_ERROR, information=lba)
+        self.write_errors += 1
+        return Sense(SenseKey.MEDIUM_ERROR, Asc.WRITE_ERROR, information=lba)
+
+    # What is done to the store
+
+    def read_copy(self, offset: int, length: int) -> bytes:
+        """Return bytes as they are at one moment, as far as atomic writes go."""
+        if self.reads_windows:
+            return self.store.pread(offset, length)
+        found: list[bytes] = []
+        self.exclusion.change(
+            offset, length, lambda at, size: found.append(self.store.pread(at, size)), length
+        )
+        return found[0]
+
+    def write_atomically(self, offset: int, data: memoryview) -> None:
+        """Write all of it or nothing, durably. The range is the caller's alone."""
+        assert self._journal is not None, "the row is offered with a journal only"
+        self._journal.write(offset, data)
+
+    def look_at_size(self, *, but: Nexus | None = None) -> None:
+        """Take in that the storage has grown: every nexus but the asker's is told (2A/09)."""
+        if self.store.grow():
+            self.blocks = self.store.size >> self.shift
+            self.raise_attention(Asc.CAPACITY_DATA_HAS_CHANGED, but=but)
+
+    def reassign(self, lba: int) -> None:
+        """Give a block good storage and remember that it was bad."""
+        offset = lba << self.shift
+        zeros = bytes(self.block_size)
+        # 1. The block is good ...
+        self.exclusion.change(offset, len(zeros), self.store.write, zeros)
+        self.store.flush()
+        # 2. ... before it is said to be.
+        if lba not in self.defects and len(self.defects) < _MOST_DEFECTS:
+            self.defects = sorted([*self.defects, lba])
+            if self.state is not None:
+                self.state.put(_DEFECTS, self.defects)
+
+    def forget_defects(self) -> None:
+        """All of the medium has been written anew: so has what was bad."""
+        self.defects = []
+        if self.state is not None:
+            self.state.put(_DEFECTS, None)
+
+    def self_test(self, command: Command, extended: bool) -> None:
+        """Read the first and the last block, or all of them, from the medium."""
+        self.require_ready()
+        self.store.flush()
+        size = self.store.size
+        for at in range(0, size, STEP) if extended else (0, size - self.block_size):
+            self.keep_on(command)
+            self.store.pread(at, min(STEP if extended else self.block_size, size - at))
 
     # What it says of itself
 
+    def standard_inquiry(self) -> StandardInquiry:
+        """RMB, TPGS, and what every unit says."""
+        inquiry = super().standard_inquiry()
+        inquiry.removable = self.removable
+        inquiry.explicit_access_states = True
+        return inquiry
+
+    def port_designators(self, nexus: Nexus) -> Sequence[Designator]:
+        """Relative target port and target port group: without them no host speaks ALUA."""
+        return port_designators(nexus)
+
     def vpd_pages(self) -> dict[int, bytes]:
-        """Pages 86h, B0h, B1h and B2h besides those of every unit."""
-        granularity = max(1, self.store.granularity >> self.shift)
-        pages = (
-            ExtendedInquiry(volatile_cache=True),
-            BlockLimits(
-                # "0 blocks" for "the rest of the disk" is an accident that waits to happen.
-                write_same_non_zero=True,
-                optimal_transfer_length_granularity=granularity,
-                maximum_transfer_length=self.maximum_blocks,
-                maximum_unmap_lba_count=_LIMITLESS if self.thin else 0,
-                maximum_unmap_block_descriptor_count=MAXIMUM_UNMAP_DESCRIPTORS if self.thin else 0,
-                optimal_unmap_granularity=granularity if self.thin else 0,
-                unmap_granularity_alignment_valid=self.thin,
-                maximum_write_same_length=MAXIMUM_WRITE_SAME >> self.shift,
-            ),
-            BlockDeviceCharacteristics(),
-            LogicalBlockProvisioning(
-                unmap=self.thin,
-                write_same_16=self.thin,
-                write_same_10=self.thin,
-                reads_zeros=self.thin,
-                provisioning_type=ProvisioningType.THIN if self.thin else ProvisioningType.FULL,
-            ),
-        )
-        return super().vpd_pages() | {page.PAGE_CODE: page.pack() for page in pages}
+        """The pages of every unit, and those of a disk."""
+        return super().vpd_pages() | block_vpd_pages(self)
+
+    def log_pages(self) -> dict[int, Sequence[LogParameter]]:
+        """The log pages, without page 00h."""
+        return block_log_pages(self)
+
+    def reset_logs(self) -> None:
+        """Begin to count anew."""
+        self.read_commands = self.write_commands = self.verify_commands = 0
+        self.read_bytes = self.write_bytes = self.verify_bytes = 0
+        self.read_errors = self.write_errors = self.verify_errors = 0
+
+    def minutes_on(self) -> int:
+        """Minutes since the unit was made."""
+        return int(time.monotonic() - self._began) // 60
 
     def mode_medium(self) -> tuple[int, int]:
         """Medium type 0; WP and DPOFUA (SBC-3 6.4.1)."""
@@ -180,50 +288,48 @@ class BlockDevice(Unit):
         raise illegal_request(Asc.PARAMETER_LIST_LENGTH_ERROR)
 
     def mode_pages(self) -> tuple[mode.ModePage, ...]:
-        """Error recovery, caching (WCE can change), control (SWP can), informational exceptions."""
-        recovery = mode.ReadWriteErrorRecovery().pack()
-        exceptions = mode.InformationalExceptions(disabled=True).pack()
-        return (
-            mode.ModePage(recovery, mode.ReadWriteErrorRecovery().pack(), recovery),
-            mode.ModePage(
-                mode.Caching(self.write_cache).pack(),
-                mode.Caching(True).pack(),
-                mode.Caching(True).pack(),
-            ),
-            mode.ModePage(
-                mode.Control(
-                    unrestricted_reordering=True,
-                    software_write_protect=self.software_write_protect,
-                ).pack(),
-                mode.Control(software_write_protect=True).pack(),
-                mode.Control(unrestricted_reordering=True).pack(),
-            ),
-            mode.ModePage(exceptions, mode.InformationalExceptions().pack(), exceptions),
-        )
+        """All pages; of three some bits can change: WCE, SWP and D_SENSE."""
+        return tuple(self.modes.pages())
 
     def select_mode_page(self, page: bytes) -> None:
-        """Take WCE and SWP. The cache is emptied before it is off, or GOOD would have lied."""
-        match page[0] & mode.ALL_PAGES:
-            case mode.Caching.PAGE_CODE:
-                self.write_cache = mode.Caching.unpack(page).write_cache_enabled
-                if not self.write_cache:
-                    self.store.flush()
-            case mode.Control.PAGE_CODE:
-                self.software_write_protect = mode.Control.unpack(page).software_write_protect
+        """Take a page. The cache is emptied before it is off, or GOOD would have lied."""
+        self.modes.select(page)
+        self._apply_modes()
+
+    def save_mode_pages(self) -> None:
+        """Keep the current values for the next process."""
+        self.modes.save()
+
+    def _apply_modes(self) -> None:
+        caching, control = self.modes.caching, self.modes.control
+        was_cached, self.write_cache = self.write_cache, caching.write_cache_enabled
+        self.software_write_protect = control.software_write_protect
+        self.descriptor_sense = control.descriptor_sense
+        if was_cached and not self.write_cache:
+            self.store.flush()
 
     # What the transport tells
+
+    def detach(self, nexus: Nexus) -> None:
+        """A nexus is lost, and with it its wish that the medium stays."""
+        self.preventing.discard(nexus)
+        super().detach(nexus)
 
     def distrust_map(self) -> None:
         """The kernel could not read a window of the store: have copies from now on."""
         self.store.give_up_map()
 
     def reset(self) -> None:
-        """Settings go back to their defaults, the unit is started, and every nexus is told."""
-        self.write_cache = True
-        self.software_write_protect = False
+        """Settings go back, the unit is started, the medium may go, and every nexus is told."""
+        self.modes.reset()
+        self._apply_modes()
         self.stopped = False
+        self.preventing.clear()
         super().reset()
 
     def close(self) -> None:
-        """Flush and close the store."""
+        """Stop what runs, flush and close the store."""
+        self.operation.close()
+        if self._journal is not None:
+            self._journal.close()
         self.store.close()

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from itertools import count
 
-from serverfree.scsi.capacity import CAPACITY_10_MAXIMUM, Capacity10, Capacity16
 from serverfree.scsi.cdb.block import (
     BLOCKS_OF_ZERO_6,
     ByteCheck,
@@ -13,9 +12,6 @@ from serverfree.scsi.cdb.block import (
     Read10,
     Read12,
     Read16,
-    ReadCapacity10,
-    ReadCapacity16,
-    StartStopUnit,
     SynchronizeCache10,
     SynchronizeCache16,
     Verify10,
@@ -29,6 +25,7 @@ from serverfree.scsi.cdb.block import (
     WriteAndVerify12,
     WriteAndVerify16,
 )
+from serverfree.scsi.cdb.block_long import Read32, Verify32, Write32, WriteAndVerify32
 from serverfree.scsi.cdb.layout import Cdb
 from serverfree.scsi.device import Buffer
 from serverfree.scsi.errors import CheckCondition, illegal_request, invalid_field_in_cdb
@@ -37,9 +34,6 @@ from serverfree.target.units.access import Access
 from serverfree.target.units.base import Row, table_of
 from serverfree.target.units.block_device import MAXIMUM_TRANSFER, STEP, BlockDevice
 from serverfree.target.units.command import Command, Lane
-
-_FUA = 0x08  # byte 1 of READ and WRITE
-_LARGEST_INFORMATION = 0x7FFFFFFF  # what INFORMATION of fixed format holds without a doubt
 
 
 class Range:
@@ -108,42 +102,59 @@ def data_out_of(blocks: Range) -> Callable[[BlockDevice, bytes], int]:
     return data_out
 
 
-def read_lane(unit: BlockDevice, cdb: bytes) -> Lane:
-    """READ waits for the disk only with FUA, which READ(6) has not."""
-    return Lane.QUEUED if cdb[1] & _FUA and cdb[0] != Read6.OPCODE else Lane.INLINE
-
-
-def write_lane(unit: BlockDevice, cdb: bytes) -> Lane:
-    """WRITE waits for the disk with FUA, or always while there is no write cache."""
-    if not unit.write_cache or (cdb[1] & _FUA and cdb[0] != Write6.OPCODE):
-        return Lane.QUEUED
-    return Lane.INLINE
+def _flags_of(layout: type[Cdb]) -> tuple[int, int]:
+    """Where FUA lies: its byte, and its bit as a mask, 0 for a 6-byte CDB, which has none."""
+    place = layout.PLACES.get("fua")
+    return (1, 0) if place is None else (place.byte, 1 << place.bit)
 
 
 def _read(layout: type[Cdb]) -> Row:
-    blocks, has_fua = Range(layout), layout.LENGTH > 6
+    blocks = Range(layout)
+    at, fua = _flags_of(layout)
+
+    def lane(unit: BlockDevice, cdb: bytes) -> Lane:
+        return Lane.QUEUED if cdb[at] & fua or unit.slow else Lane.INLINE
 
     def read(unit: BlockDevice, command: Command) -> Buffer:
         cdb = command.cdb
         offset, length = blocks.transfer(unit, cdb)
-        if has_fua and cdb[1] & _FUA:
+        unit.read_commands += 1
+        unit.read_bytes += length
+        if cdb[at] & fua:
             unit.store.flush()  # "from the medium": so what is newer must be there first
-        if command.read_here:
-            return unit.store.pread(offset, length)
+        if command.read_here or not unit.reads_windows:
+            return unit.read_copy(offset, length)
         return unit.store.view(offset, length)
 
-    return Row(f"READ({layout.LENGTH})", layout.USAGE, read, lane=read_lane, access=Access.READS)
+    return Row(
+        f"READ({layout.LENGTH})",
+        layout.USAGE,
+        read,
+        lane=lane,
+        service_action=layout.SERVICE_ACTION,
+        access=Access.READS,
+    )
 
 
 def _write(layout: type[Cdb]) -> Row:
-    blocks, has_fua = Range(layout), layout.LENGTH > 6
+    blocks = Range(layout)
+    at, fua = _flags_of(layout)
+
+    def lane(unit: BlockDevice, cdb: bytes) -> Lane:
+        # It waits for the disk with FUA, or always while there is no write cache.
+        if cdb[at] & fua or not unit.write_cache or unit.slow:
+            return Lane.QUEUED
+        return Lane.INLINE
 
     def write(unit: BlockDevice, command: Command) -> None:
         cdb = command.cdb
         offset, length = blocks.transfer(unit, cdb)
         unit.require_writable()
-        unit.store.write(offset, whole_blocks(unit, command.data_out, length))
-        if not unit.write_cache or (has_fua and cdb[1] & _FUA):
+        unit.write_commands += 1
+        unit.write_bytes += length
+        data = whole_blocks(unit, command.data_out, length)
+        unit.exclusion.change(offset, length, unit.store.write, data)
+        if cdb[at] & fua or not unit.write_cache:
             unit.store.flush()
 
     return Row(
@@ -151,12 +162,14 @@ def _write(layout: type[Cdb]) -> Row:
         layout.USAGE,
         write,
         data_out=data_out_of(blocks),
-        lane=write_lane,
+        lane=lane,
+        service_action=layout.SERVICE_ACTION,
     )
 
 
 def _check_medium(unit: BlockDevice, command: Command, offset: int, length: int) -> None:
     """Read a range and throw it away; ReadError is what it is for."""
+    unit.verify_bytes += length
     for at in range(offset, offset + length, STEP):
         unit.keep_on(command)
         unit.store.pread(at, min(STEP, offset + length - at))
@@ -170,6 +183,7 @@ def _compare(
     expected: Callable[[int, int], bytes],
 ) -> None:
     """Compare a range with `expected(offset, length)`; E/1D/00 at the first block that differs."""
+    unit.verify_bytes += end - start
     for at in range(start, end, STEP):
         unit.keep_on(command)
         length = min(STEP, end - at)
@@ -186,7 +200,7 @@ def _compare(
                 Sense(
                     SenseKey.MISCOMPARE,
                     Asc.MISCOMPARE_DURING_VERIFY_OPERATION,
-                    information=lba if lba <= _LARGEST_INFORMATION else None,
+                    information=lba,
                 )
             )
 
@@ -213,7 +227,7 @@ def _verify(layout: type[Cdb]) -> Row:
     place = layout.PLACES["byte_check"]
 
     def byte_check(cdb: bytes) -> int:
-        return cdb[1] >> place.bit - place.width + 1 & place.mask
+        return cdb[place.byte] >> place.bit - place.width + 1 & place.mask
 
     def data_out(unit: BlockDevice, cdb: bytes) -> int:
         match byte_check(cdb):
@@ -232,7 +246,8 @@ def _verify(layout: type[Cdb]) -> Row:
             case ByteCheck.DATA:
                 offset, length = blocks.transfer(unit, command.cdb)
             case _:
-                raise invalid_field_in_cdb(1, place.bit)
+                raise invalid_field_in_cdb(place.byte, place.bit)
+        unit.verify_commands += 1
         _from_medium(unit, offset, length)
         if check == ByteCheck.MEDIUM or not length:
             _check_medium(unit, command, offset, length)
@@ -249,6 +264,7 @@ def _verify(layout: type[Cdb]) -> Row:
         verify,
         data_out=data_out,
         lane=Lane.QUEUED,
+        service_action=layout.SERVICE_ACTION,
         access=Access.READS,
     )
 
@@ -258,13 +274,15 @@ def _write_and_verify(layout: type[Cdb]) -> Row:
     place = layout.PLACES["byte_check"]
 
     def write_and_verify(unit: BlockDevice, command: Command) -> None:
-        check = command.cdb[1] >> place.bit - place.width + 1 & place.mask
+        check = command.cdb[place.byte] >> place.bit - place.width + 1 & place.mask
         if check not in (ByteCheck.MEDIUM, ByteCheck.DATA):
-            raise invalid_field_in_cdb(1, place.bit)
+            raise invalid_field_in_cdb(place.byte, place.bit)
         offset, length = blocks.transfer(unit, command.cdb)
         unit.require_writable()
+        unit.write_commands += 1
+        unit.write_bytes += length
         data = whole_blocks(unit, command.data_out, length)
-        unit.store.write(offset, data)
+        unit.exclusion.change(offset, length, unit.store.write, data)
         _from_medium(unit, offset, len(data))
         if check == ByteCheck.DATA:
             _compare_with_data(unit, command, offset, data)
@@ -277,6 +295,7 @@ def _write_and_verify(layout: type[Cdb]) -> Row:
         write_and_verify,
         data_out=data_out_of(blocks),
         lane=Lane.QUEUED,
+        service_action=layout.SERVICE_ACTION,
     )
 
 
@@ -303,46 +322,13 @@ def _pre_fetch(layout: type[Cdb]) -> Row:
     return Row(f"PRE-FETCH({layout.LENGTH})", layout.USAGE, pre_fetch, access=Access.READS)
 
 
-def _read_capacity_10(unit: BlockDevice, command: Command) -> bytes:
-    unit.require_ready()
-    return Capacity10(min(unit.blocks - 1, CAPACITY_10_MAXIMUM), unit.block_size).pack()
-
-
-def _read_capacity_16(unit: BlockDevice, command: Command) -> bytes:
-    unit.require_ready()
-    # One physical block per logical block: a page cache takes either without reading first. What
-    # it allocates in is the granularity of block limits.
-    capacity = Capacity16(unit.blocks - 1, unit.block_size, thin=unit.thin, reads_zeros=unit.thin)
-    return capacity.pack()[: ReadCapacity16.unpack(command.cdb).allocation_length]
-
-
-def _start_stop_unit(unit: BlockDevice, command: Command) -> None:
-    cdb = StartStopUnit.unpack(command.cdb)
-    if not cdb.start and not cdb.no_flush:
-        unit.store.flush()
-    unit.stopped = not cdb.start
-
-
 BLOCK_IO_TABLE = table_of(
-    *map(_read, (Read6, Read10, Read12, Read16)),
-    *map(_write, (Write6, Write10, Write12, Write16)),
-    *map(_write_and_verify, (WriteAndVerify10, WriteAndVerify12, WriteAndVerify16)),
-    *map(_verify, (Verify10, Verify12, Verify16)),
+    *map(_read, (Read6, Read10, Read12, Read16, Read32)),
+    *map(_write, (Write6, Write10, Write12, Write16, Write32)),
+    *map(
+        _write_and_verify, (WriteAndVerify10, WriteAndVerify12, WriteAndVerify16, WriteAndVerify32)
+    ),
+    *map(_verify, (Verify10, Verify12, Verify16, Verify32)),
     *map(_synchronize_cache, (SynchronizeCache10, SynchronizeCache16)),
     *map(_pre_fetch, (PreFetch10, PreFetch16)),
-    Row("READ CAPACITY(10)", ReadCapacity10.USAGE, _read_capacity_10, access=Access.ALWAYS),
-    Row(
-        "READ CAPACITY(16)",
-        ReadCapacity16.USAGE,
-        _read_capacity_16,
-        service_action=ReadCapacity16.SERVICE_ACTION,
-        access=Access.ALWAYS,
-    ),
-    Row(
-        "START STOP UNIT",
-        # A disk that is not removable has nothing to load, and there are no power conditions.
-        StartStopUnit.usage_without("power_condition", "power_condition_modifier", "load_eject"),
-        _start_stop_unit,
-        lane=Lane.QUEUED,
-    ),
 )

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from itertools import islice
 
 from serverfree.scsi.cdb.block import GetLbaStatus, Unmap, WriteSame10, WriteSame16
+from serverfree.scsi.cdb.block_long import GetLbaStatus32, WriteSame32
 from serverfree.scsi.errors import (
     illegal_request,
     invalid_field_in_cdb,
@@ -20,13 +21,9 @@ from serverfree.scsi.provisioning import (
 from serverfree.scsi.sense import Asc, FieldPointer
 from serverfree.target.units.access import Access
 from serverfree.target.units.base import Row, table_of
-from serverfree.target.units.block_device import (
-    MAXIMUM_UNMAP_DESCRIPTORS,
-    MAXIMUM_WRITE_SAME,
-    STEP,
-    BlockDevice,
-)
+from serverfree.target.units.block_device import STEP, BlockDevice
 from serverfree.target.units.block_io import Range
+from serverfree.target.units.block_pages import MAXIMUM_UNMAP_DESCRIPTORS, MAXIMUM_WRITE_SAME
 from serverfree.target.units.command import Command, Lane
 
 _LARGEST_RUN = 0xFFFFFFFF  # NUMBER OF LOGICAL BLOCKS of an LBA status descriptor
@@ -36,7 +33,7 @@ def _is_thin(unit: BlockDevice) -> bool:
     return unit.thin
 
 
-def _write_same(layout: type[WriteSame10] | type[WriteSame16]) -> Row:
+def _write_same(layout: type[WriteSame10] | type[WriteSame16] | type[WriteSame32]) -> Row:
     blocks = Range(layout)
 
     def extent(unit: BlockDevice, cdb: bytes) -> tuple[int, int]:
@@ -46,8 +43,8 @@ def _write_same(layout: type[WriteSame10] | type[WriteSame16]) -> Row:
         unit.require_writable()
         return offset, length
 
-    def has_no_data_out(cdb: WriteSame10 | WriteSame16) -> bool:
-        return isinstance(cdb, WriteSame16) and cdb.ndob
+    def has_no_data_out(cdb: WriteSame10 | WriteSame16 | WriteSame32) -> bool:
+        return not isinstance(cdb, WriteSame10) and cdb.ndob
 
     def data_out(unit: BlockDevice, cdb: bytes) -> int:
         extent(unit, cdb)
@@ -57,15 +54,16 @@ def _write_same(layout: type[WriteSame10] | type[WriteSame16]) -> Row:
         cdb = layout.unpack(command.cdb)
         offset, length = extent(unit, command.cdb)
         if cdb.unmap and not unit.thin:
-            raise invalid_field_in_cdb(1, layout.PLACES["unmap"].bit)
+            place = layout.PLACES["unmap"]
+            raise invalid_field_in_cdb(place.byte, place.bit)
         block = b"" if has_no_data_out(cdb) else blocks.one_block(unit, command)
         if any(block):
             # Not zeros: unmapped blocks would not read back as asked, so UNMAP is no hint here.
             _fill(unit, command, offset, length, block)
         elif cdb.unmap:
-            unit.store.discard(offset, length)
+            unit.exclusion.change(offset, length, unit.store.discard, length)
         else:
-            unit.store.zero(offset, length)
+            unit.exclusion.change(offset, length, unit.store.zero, length)
         if not unit.write_cache:
             unit.store.flush()
 
@@ -76,6 +74,7 @@ def _write_same(layout: type[WriteSame10] | type[WriteSame16]) -> Row:
         write_same,
         data_out=data_out,
         lane=Lane.QUEUED,
+        service_action=layout.SERVICE_ACTION,
     )
 
 
@@ -83,7 +82,8 @@ def _fill(unit: BlockDevice, command: Command, offset: int, length: int, block: 
     pattern = memoryview(block * (min(STEP, length) // len(block)))
     for at in range(offset, offset + length, len(pattern)):
         unit.keep_on(command)
-        unit.store.write(at, pattern[: min(len(pattern), offset + length - at)])
+        data = pattern[: min(len(pattern), offset + length - at)]
+        unit.exclusion.change(at, len(data), unit.store.write, data)
 
 
 def _unmap(unit: BlockDevice, command: Command) -> None:
@@ -111,7 +111,7 @@ def _unmap(unit: BlockDevice, command: Command) -> None:
     ]
     for offset, length in extents:
         unit.keep_on(command)
-        unit.store.discard(offset, length)
+        unit.exclusion.change(offset, length, unit.store.discard, length)
     if not unit.write_cache:
         unit.store.flush()
 
@@ -127,6 +127,28 @@ def _get_lba_status(unit: BlockDevice, command: Command) -> bytes:
     unit.extent(cdb.lba, 1, FieldPointer(GetLbaStatus.PLACES["lba"].byte, 7, in_cdb=True))
     room = max(1, (cdb.allocation_length - 8) // 16)
     return pack_lba_status(islice(_runs(unit, cdb.lba), min(room, 4096)))[: cdb.allocation_length]
+
+
+def _get_lba_status_32(unit: BlockDevice, command: Command) -> bytes:
+    """The same with a length to look at (5.7). Of the report types only 0, all LBAs, is known."""
+    cdb = GetLbaStatus32.unpack(command.cdb)
+    if cdb.report_type:
+        raise invalid_field_in_cdb(10)
+    if cdb.element_identifier:
+        raise invalid_field_in_cdb(24)
+    unit.extent(cdb.lba, 1, FieldPointer(GetLbaStatus32.PLACES["lba"].byte, 7, in_cdb=True))
+    room = max(1, (cdb.allocation_length - 8) // 16)
+    runs = _runs(unit, cdb.lba)
+    if cdb.scan_length:
+        runs = _up_to(runs, cdb.lba + cdb.scan_length)
+    return pack_lba_status(islice(runs, min(room, 4096)))[: cdb.allocation_length]
+
+
+def _up_to(runs: Iterator[LbaStatus], end: int) -> Iterator[LbaStatus]:
+    for run in runs:
+        if run.lba >= end:
+            return
+        yield LbaStatus(run.lba, min(run.blocks, end - run.lba), run.status)
 
 
 def _runs(unit: BlockDevice, lba: int) -> Iterator[LbaStatus]:
@@ -155,6 +177,7 @@ def _split(first: int, end: int, status: Provisioning) -> Iterator[LbaStatus]:
 BLOCK_PROVISIONING_TABLE = table_of(
     _write_same(WriteSame10),
     _write_same(WriteSame16),
+    _write_same(WriteSame32),
     Row(
         "UNMAP",
         Unmap.usage_without("anchor"),
@@ -164,11 +187,19 @@ BLOCK_PROVISIONING_TABLE = table_of(
         offered=_is_thin,
     ),
     Row(
-        "GET LBA STATUS",
+        "GET LBA STATUS(16)",
         GetLbaStatus.USAGE,
         _get_lba_status,
         lane=Lane.QUEUED,
         service_action=GetLbaStatus.SERVICE_ACTION,
+        access=Access.READS,
+    ),
+    Row(
+        "GET LBA STATUS(32)",
+        GetLbaStatus32.USAGE,
+        _get_lba_status_32,
+        lane=Lane.QUEUED,
+        service_action=GetLbaStatus32.SERVICE_ACTION,
         access=Access.READS,
     ),
 )

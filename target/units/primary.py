@@ -15,7 +15,6 @@ from serverfree.scsi.cdb.primary import (
     TestUnitReady,
 )
 from serverfree.scsi.errors import (
-    CheckCondition,
     illegal_request,
     invalid_field_in_cdb,
     invalid_field_in_parameter_list,
@@ -23,10 +22,10 @@ from serverfree.scsi.errors import (
 from serverfree.scsi.luns import pack_lun_list
 from serverfree.scsi.mode import ALL_PAGES, ALL_SUBPAGES, WRITE_PROTECTED, ModeData, ModePage
 from serverfree.scsi.sense import Asc, Sense, SenseKey
-from serverfree.scsi.vpd import SupportedPages
+from serverfree.scsi.vpd import DeviceIdentification, SupportedPages
 from serverfree.target.units.access import Access
 from serverfree.target.units.base import Row, Unit, table_of
-from serverfree.target.units.command import Command
+from serverfree.target.units.command import Command, Lane
 from serverfree.target.units.report import (
     report_supported_operation_codes,
     report_supported_task_management_functions,
@@ -42,18 +41,9 @@ def request_sense(unit: Unit, command: Command) -> bytes:
     """REQUEST SENSE, 6.39: a pending unit attention, which is cleared so, or how the unit is."""
     cdb = RequestSense.unpack(command.cdb)
     asc = unit.attentions.take(command.nexus)
-    sense = _condition(unit) if asc is None else Sense(SenseKey.UNIT_ATTENTION, asc)
+    sense = unit.pollable_sense() if asc is None else Sense(SenseKey.UNIT_ATTENTION, asc)
     data = sense.pack_descriptors() if cdb.desc else sense.pack()
     return data[: cdb.allocation_length]
-
-
-def _condition(unit: Unit) -> Sense:
-    """Why the unit is not ready, or NO SENSE."""
-    try:
-        unit.require_ready()
-    except CheckCondition as not_ready:
-        return not_ready.sense
-    return Sense(SenseKey.NO_SENSE)
 
 
 def inquiry(unit: Unit, command: Command) -> bytes:
@@ -65,6 +55,11 @@ def inquiry(unit: Unit, command: Command) -> bytes:
             raise invalid_field_in_cdb(2)
         return standard.pack()[: cdb.allocation_length]
     pages = unit.vpd_pages()
+    if cdb.page_code == DeviceIdentification.PAGE_CODE and cdb.page_code in pages:
+        own = DeviceIdentification.unpack(pages[cdb.page_code]).designators
+        pages[cdb.page_code] = DeviceIdentification(
+            (*own, *unit.port_designators(command.nexus))
+        ).pack()
     pages[SupportedPages.PAGE_CODE] = SupportedPages(
         tuple(sorted({SupportedPages.PAGE_CODE, *pages}))
     ).pack()
@@ -89,7 +84,7 @@ def mode_sense(unit: Unit, command: Command) -> bytes:
     """MODE SENSE(6) and (10), 6.13 and 6.14."""
     ten = command.cdb[0] == ModeSense10.OPCODE
     cdb = ModeSense10.unpack(command.cdb) if ten else ModeSense6.unpack(command.cdb)
-    if cdb.page_control == PageControl.SAVED:
+    if cdb.page_control == PageControl.SAVED and not _can_save(unit):
         raise illegal_request(Asc.SAVING_PARAMETERS_NOT_SUPPORTED)
     pages = [page for page in unit.mode_pages() if _is_asked_for(page, cdb)]
     if not pages:
@@ -120,14 +115,22 @@ def _is_asked_for(page: ModePage, cdb: ModeSense6 | ModeSense10) -> bool:
     )
 
 
+def _can_save(unit: Unit) -> bool:
+    return any(page.saved is not None for page in unit.mode_pages())
+
+
 def _values(page: ModePage, control: int) -> bytes:
     match control:
         case PageControl.CHANGEABLE:
-            return page.changeable
+            values = page.changeable
         case PageControl.DEFAULT:
-            return page.default
+            values = page.default
+        case PageControl.SAVED if page.saved is not None:
+            values = page.saved
         case _:
-            return page.current
+            values = page.current
+    savable = _PS if page.saved is not None else 0
+    return bytes((values[0] | savable,)) + values[1:]
 
 
 def mode_select(unit: Unit, command: Command) -> None:
@@ -144,6 +147,8 @@ def mode_select(unit: Unit, command: Command) -> None:
         raise illegal_request(Asc.PARAMETER_LIST_LENGTH_ERROR) from None
     if data.pages and not cdb.page_format:
         raise invalid_field_in_cdb(1, 4)
+    if cdb.save_pages and not _can_save(unit):
+        raise invalid_field_in_cdb(1, 0)
     known = {(page.code, page.subpage): page for page in unit.mode_pages()}
     for page, offset in zip(data.pages, data.offsets, strict=True):
         _check_page(known.get((page[0] & 0x3F, page[1] if page[0] & 0x40 else 0)), page, offset)
@@ -153,6 +158,8 @@ def mode_select(unit: Unit, command: Command) -> None:
         unit.select_block_descriptor(data.block_descriptor, 8 if ten else 4)
     for page in data.pages:
         unit.select_mode_page(page)
+    if cdb.save_pages:
+        unit.save_mode_pages()
     if before != (unit.mode_medium(), unit.mode_block_descriptor(long_lba=True), unit.mode_pages()):
         unit.raise_attention(Asc.MODE_PARAMETERS_CHANGED, but=command.nexus)
 
@@ -174,6 +181,8 @@ def _parameter_list_length(unit: Unit, cdb: bytes) -> int:
     layout = ModeSelect10 if cdb[0] == ModeSelect10.OPCODE else ModeSelect6
     return layout.unpack(cdb).parameter_list_length
 
+
+_PS = 0x80  # byte 0 of a mode page: it can be saved
 
 PRIMARY_TABLE = table_of(
     Row("TEST UNIT READY", TestUnitReady.USAGE, test_unit_ready, access=Access.ALWAYS),
@@ -214,3 +223,17 @@ PRIMARY_TABLE = table_of(
         access=Access.READS,
     ),
 )
+
+MODE_SELECT_SAVING_TABLE = table_of(
+    *(
+        Row(
+            f"MODE SELECT({layout.LENGTH})",
+            layout.USAGE,
+            mode_select,
+            data_out=_parameter_list_length,
+            lane=Lane.QUEUED,
+        )
+        for layout in (ModeSelect6, ModeSelect10)
+    )
+)
+"""MODE SELECT of a unit whose pages can be saved (SP)."""

@@ -78,6 +78,7 @@ class FaultyStore:
     def __post_init__(self) -> None:
         self.size, self.readonly = self.store.size, self.store.readonly
         self.can_discard, self.granularity = self.store.can_discard, self.store.granularity
+        self.slow = self.store.slow
 
     def _may_fail(self, operation: str) -> None:
         self.calls.append(operation)
@@ -128,6 +129,10 @@ class FaultyStore:
         """See BlockStore."""
         self._may_fail("extents")
         return self.store.extents(offset, length)
+
+    def grow(self) -> bool:
+        """See BlockStore."""
+        return self.store.grow()
 
     def give_up_map(self) -> None:
         """See BlockStore."""

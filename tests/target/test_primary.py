@@ -60,7 +60,7 @@ def test_the_disk_says_what_it_is(disk: Host) -> None:
 
 def test_the_page_list_is_ascending_and_every_page_in_it_answers(disk: Host) -> None:
     page = disk.good(Inquiry(evpd=True, allocation_length=255))
-    assert page == bytes.fromhex("00 00 00 07 00 80 83 86 b0 b1 b2")
+    assert page == bytes.fromhex("00 00 00 09 00 80 83 85 86 87 b0 b1 b2")
     for code in page[4:]:
         answer = disk.good(Inquiry(evpd=True, page_code=code, allocation_length=0xFFFF))
         assert answer[:2] == bytes((0, code))
@@ -70,10 +70,12 @@ def test_the_page_list_is_ascending_and_every_page_in_it_answers(disk: Host) -> 
 def test_the_disk_has_one_name_and_it_is_an_naa(disk: Host) -> None:
     page = disk.good(Inquiry(evpd=True, page_code=0x83, allocation_length=255))
     read = PyscsiInquiry.unmarshall_datain(bytearray(page), evpd=1)
-    [designator] = read["designator_descriptors"]
+    [designator] = (one for one in read["designator_descriptors"] if one["association"] == 0)
     assert (designator["designator_type"], designator["association"]) == (3, 0)
     assert designator["designator"]["naa"] == 3
-    assert page[8:] == disk.unit.designator.identifier
+    assert page[8:16] == disk.unit.designator.identifier
+    # The port that was asked: relative target port 1, target port group 1 (protocol iSCSI, PIV).
+    assert page[16:] == bytes.fromhex("51 94 00 04 00 00 00 01  51 95 00 04 00 00 00 01")
 
 
 def test_an_allocation_length_cuts_and_is_no_error(disk: Host) -> None:
@@ -157,11 +159,14 @@ def test_report_luns_clears_the_attention_that_asks_for_it(disk: Host) -> None:
 
 def test_all_pages_in_bytes(disk: Host) -> None:
     assert disk.good(ModeSense6(page_code=0x3F, allocation_length=255)) == bytes.fromhex(
-        "43 00 10 08  00 00 08 00 00 00 02 00"
+        "ab 00 10 08  00 00 08 00 00 00 02 00"
         "01 0a 00 00 00 00 00 00 00 00 00 00"
+        "02 0e 00 00 00 00 00 00 00 00 00 00 00 00 00 00"
+        "03 16 00 00 00 00 00 00 00 00 00 00 02 00 00 00 00 00 00 00 00 00 00 00"
+        "04 16 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00"
         "08 12 04 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00"
         "0a 0a 00 10 00 00 00 00 00 00 00 00"
-        "1c 0a 08 00 00 00 00 00 00 00 00 00"
+        "1a 26" + "00" * 38 + "1c 0a 08 00 00 00 00 00 00 00 00 00"
     )
 
 
@@ -170,7 +175,7 @@ def test_a_page_control_chooses_the_values(disk: Host) -> None:
         data = disk.good(ModeSense6(page_control=control, page_code=8, allocation_length=255))
         return ModeData.unpack(data, ten=False).pages[0][2]
 
-    disk.unit.write_cache = False  # type: ignore[attr-defined]
+    disk.good(ModeSelect6(parameter_list_length=24), bytes(4) + Caching(False).pack())
     assert [caching(control) for control in (0, 1, 2)] == [0x00, 0x04, 0x04]
     saved = disk.sense(ModeSense6(page_control=3, page_code=8, allocation_length=255))
     assert saved.asc is Asc.SAVING_PARAMETERS_NOT_SUPPORTED
@@ -200,8 +205,11 @@ def test_mode_sense_refuses_what_it_has_not(disk: Host) -> None:
     ):
         sense = disk.sense(cdb)
         assert (sense.asc, sense.pointer) == (Asc.INVALID_FIELD_IN_CDB, pointer)
+    pages = ModeSense6(page_code=0x3F, allocation_length=255)
     every = ModeSense6(page_code=0x3F, subpage_code=0xFF, allocation_length=255)
-    assert disk.good(every) == disk.good(ModeSense6(page_code=0x3F, allocation_length=255))
+    extension = bytes.fromhex("4a 01 00 1c") + bytes(28)
+    assert disk.good(every).replace(extension, b"")[1:] == disk.good(pages)[1:]
+    assert extension in disk.good(every)
 
 
 def test_write_protection_shows_in_the_header(tmp_path: Path) -> None:
@@ -265,7 +273,7 @@ def test_the_present_block_descriptor_is_welcome(disk: Host) -> None:
         ("00 00 00 00  48 01 00 02 00 00", in_list(4, 5)),  # a subpage that is not there
         ("00 00 00 00  08 11 04" + " 00" * 16, in_list(5)),  # another page length
         ("00 00 00 00  08 12 05" + " 00" * 17, in_list(6, 0)),  # RCD cannot change
-        ("00 00 00 00  0a 0a 04 10" + " 00" * 8, in_list(6, 2)),  # nor D_SENSE
+        ("00 00 00 00  0a 0a 02 10" + " 00" * 8, in_list(6, 1)),  # nor GLTSD
         ("00 00 00 00  0a 0a 00 00" + " 00" * 8, in_list(7, 4)),  # nor ordering
     ],
 )
