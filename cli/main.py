@@ -23,6 +23,9 @@ class Verb:
 VERBS: dict[str, Verb] = {
     "target": Verb("serverfree.target.commands.target", "serve disks and tapes over iSCSI"),
     "datamover": Verb("serverfree.target.commands.datamover", "serve a copy manager over iSCSI"),
+    "cartridge": Verb(
+        "serverfree.target.commands.cartridge", "make, check, import and export tape cartridges"
+    ),
     "discover": Verb("serverfree.initiator.commands.discover", "list a portal's targets"),
     "luns": Verb("serverfree.initiator.commands.luns", "list a target's logical units"),
     "inquiry": Verb("serverfree.initiator.commands.inquiry", "show what a unit says it is"),

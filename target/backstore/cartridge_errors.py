@@ -1,7 +1,7 @@
 """What can be wrong with a cartridge, in words for people; the unit finds the sense."""
 
 
-class CartridgeError(Exception):
+class CartridgeError(ValueError):
     """The cartridge cannot be used as asked. The message says which file and why."""
 
 

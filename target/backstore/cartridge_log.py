@@ -65,9 +65,10 @@ class Coding(IntFlag):
 
     COMPRESSED = 1
     ENCRYPTED = 2
+    UNREADABLE = 4  # came from a tape image in which it is marked as read with an error
 
 
-_CODINGS = int(Coding.COMPRESSED | Coding.ENCRYPTED)
+_CODINGS = int(Coding.COMPRESSED | Coding.ENCRYPTED | Coding.UNREADABLE)
 
 
 class StoredBlock(NamedTuple):
@@ -113,11 +114,16 @@ class RecordLog:
     @classmethod
     def create(cls, path: Path, partition: int, cartridge: bytes) -> None:
         """Make a log without records and put it on stable storage."""
-        head = _FILE_HEADER.pack(_FILE_MAGIC, VERSION, partition, cartridge, 0)[: -_CRC.size]
         with path.open("wb") as file:
-            file.write(head + _CRC.pack(crc32c(head)))
+            file.write(cls.file_header(partition, cartridge))
             file.flush()
             os.fsync(file.fileno())
+
+    @staticmethod
+    def file_header(partition: int, cartridge: bytes) -> bytes:
+        """What a log begins with."""
+        head = _FILE_HEADER.pack(_FILE_MAGIC, VERSION, partition, cartridge, 0)[: -_CRC.size]
+        return head + _CRC.pack(crc32c(head))
 
     @classmethod
     def open(cls, path: Path, partition: int, cartridge: bytes) -> "RecordLog":

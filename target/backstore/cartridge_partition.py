@@ -23,6 +23,7 @@ from serverfree.target.backstore.cartridge_log import (
     MAX_RECORD,
     NO_PREVIOUS,
     OVERHEAD,
+    Coding,
     RecordHeader,
     RecordLog,
     RecordType,
@@ -81,6 +82,11 @@ class Partition:
     def capacity(self) -> int:
         """The native bytes that there is room for."""
         return self._limits.capacity
+
+    @property
+    def remaining(self) -> int:
+        """Native bytes behind the end of data."""
+        return max(0, self._limits.capacity - self.used)
 
     @property
     def early_warning(self) -> int:
@@ -149,6 +155,8 @@ class Partition:
             stored = self._stored(block, self._index.get(block))
         if stored is None:
             raise DamagedRecord(f"{self._log.path}: block {block} is damaged")
+        if stored.coding & Coding.UNREADABLE:
+            raise DamagedRecord(f"{self._log.path}: block {block} was bad when it was imported")
         return stored
 
     def _stored(self, block: int, entry: Entry) -> StoredBlock | None:

@@ -1,10 +1,20 @@
 """A tape drive: a sequential-access logical unit over a cartridge (SSC-4)."""
 
 import logging
+import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from threading import Lock
 
+from serverfree.scsi.cdb.attribute import (
+    ReadAttributeList,
+    ReadAttributeValues,
+    ReadLogicalVolumeList,
+    ReadPartitionList,
+    ReadSupportedAttributes,
+    WriteAttribute,
+)
 from serverfree.scsi.cdb.security import SecurityProtocolIn, SecurityProtocolOut
 from serverfree.scsi.cdb.stream import (
     AllowOverwrite,
@@ -40,21 +50,36 @@ from serverfree.scsi.cdb.stream import (
 )
 from serverfree.scsi.errors import CheckCondition, invalid_field_in_cdb
 from serverfree.scsi.inquiry import DeviceType, StandardInquiry, VersionDescriptor
+from serverfree.scsi.log import LogParameter
 from serverfree.scsi.mode import ModePage
 from serverfree.scsi.sense import Asc, Sense, SenseKey
+from serverfree.scsi.tape_mode import ProtectionMethod
+from serverfree.scsi.tape_vpd import (
+    BlockProtection,
+    ManufacturerSerialNumber,
+    SequentialCapabilities,
+    SupportedAlerts,
+    TapeAlert,
+)
+from serverfree.scsi.vpd import ExtendedInquiry
 from serverfree.target.backstore.cartridge import Cartridge, open_cartridge
 from serverfree.target.backstore.cartridge_errors import CartridgeError, WriteFailed
+from serverfree.target.backstore.cartridge_memory import Life
 from serverfree.target.backstore.cartridge_partition import Partition
 from serverfree.target.units import (
+    stream_attributes,
     stream_encryption,
     stream_format,
+    stream_log,
     stream_motion,
     stream_read,
     stream_write,
 )
-from serverfree.target.units.base import Row, Table, Unit, merge_tables, table_of
+from serverfree.target.units.access import Access
+from serverfree.target.units.base import VENDOR, Row, Table, Unit, merge_tables, table_of
 from serverfree.target.units.command import Command, Lane, Nexus
 from serverfree.target.units.primary import PRIMARY_TABLE
+from serverfree.target.units.reservation_commands import RESERVATION_TABLE
 from serverfree.target.units.stream_encryption import StreamEncryption
 from serverfree.target.units.stream_medium import Medium, medium_error
 from serverfree.target.units.stream_mode import StreamModes
@@ -173,7 +198,12 @@ STREAM_TABLE: Table = table_of(
             ),
         )
     ),
-    Row("READ BLOCK LIMITS", ReadBlockLimits.USAGE, stream_format.read_block_limits),
+    Row(
+        "READ BLOCK LIMITS",
+        ReadBlockLimits.USAGE,
+        stream_format.read_block_limits,
+        access=Access.ALWAYS,
+    ),
     Row("REPORT DENSITY SUPPORT", ReportDensitySupport.USAGE, stream_format.report_density_support),
     Row(
         "READ MEDIA SERIAL NUMBER",
@@ -181,12 +211,38 @@ STREAM_TABLE: Table = table_of(
         stream_format.read_media_serial_number,
         lane=_read_lane,
         service_action=ReadMediaSerialNumber.SERVICE_ACTION,
+        access=Access.ALWAYS,
+    ),
+    *(
+        Row(
+            name,
+            form.USAGE,
+            stream_attributes.read_attribute,
+            lane=_read_lane,
+            access=Access.READS,
+            service_action=form.SERVICE_ACTION,
+        )
+        for name, form in (
+            ("READ ATTRIBUTE, values", ReadAttributeValues),
+            ("READ ATTRIBUTE, list", ReadAttributeList),
+            ("READ ATTRIBUTE, logical volumes", ReadLogicalVolumeList),
+            ("READ ATTRIBUTE, partitions", ReadPartitionList),
+            ("READ ATTRIBUTE, supported", ReadSupportedAttributes),
+        )
+    ),
+    Row(
+        "WRITE ATTRIBUTE",
+        WriteAttribute.USAGE,
+        stream_attributes.write_attribute,
+        data_out=stream_attributes.write_attribute_length,
+        lane=Lane.QUEUED,
     ),
     Row(
         "SECURITY PROTOCOL IN",
         SecurityProtocolIn.USAGE,
         stream_encryption.security_protocol_in,
         lane=Lane.QUEUED,
+        access=Access.READS,
     ),
     Row(
         "SECURITY PROTOCOL OUT",
@@ -211,7 +267,13 @@ class StreamUnit(Unit):
     that another drive or a person can have it; LOAD takes it up again from its directory.
     """
 
-    TABLE = merge_tables(PRIMARY_TABLE, STREAM_TABLE, THIRD_PARTY_COPY_TABLE)
+    TABLE = merge_tables(
+        PRIMARY_TABLE,
+        RESERVATION_TABLE,
+        STREAM_TABLE,
+        stream_log.STREAM_LOG_TABLE,
+        THIRD_PARTY_COPY_TABLE,
+    )
     kind = "tape"
     ordered = True
     device_type = DeviceType.TAPE
@@ -225,6 +287,12 @@ class StreamUnit(Unit):
         self.encryption = StreamEncryption()
         self.medium = Medium(cartridge) if cartridge else None
         self.preventing: set[Nexus] = set()
+        self.alerts: set[int] = set()
+        """The TapeAlert flags that are up."""
+        self.loads = self.hard_read_errors = self.hard_write_errors = 0
+        self.started = time.monotonic()
+        if self.medium:
+            self._note_load(self.medium)
         self._directory: Path | None = cartridge.directory if cartridge else None
         self._loading = False
 
@@ -235,6 +303,19 @@ class StreamUnit(Unit):
         inquiry = super().standard_inquiry()
         inquiry.removable = True
         return inquiry
+
+    def vpd_pages(self) -> dict[int, bytes]:
+        """Return the pages of every unit, and those of SSC-4 8.5 that say what the drive can."""
+        pages = super().vpd_pages()
+        for page in (
+            ExtendedInquiry(volatile_cache=True),
+            SequentialCapabilities(worm=True),
+            ManufacturerSerialNumber(self.serial),
+            SupportedAlerts(tuple(TapeAlert)),
+            BlockProtection((ProtectionMethod.CRC32C,)),
+        ):
+            pages[page.PAGE_CODE] = page.pack()
+        return pages
 
     def mode_medium(self) -> tuple[int, int]:
         """Return MEDIUM TYPE (none is told apart) and DEVICE-SPECIFIC PARAMETER."""
@@ -284,8 +365,8 @@ class StreamUnit(Unit):
         return medium
 
     def require_writable(self, medium: Medium) -> None:
-        """Raise DATA PROTECT if the cartridge or the drive is write-protected."""
-        self._require_unprotected(medium)
+        """Raise DATA PROTECT if nothing may be written here."""
+        self.require_unprotected(medium)
         # A command that is let through uses up what ALLOW OVERWRITE allowed.
         allowance, medium.allowance = medium.allowance, None
         if not (medium.cartridge.worm or self.modes.append_only) or medium.at_append_point:
@@ -297,15 +378,17 @@ class StreamUnit(Unit):
 
     def require_formattable(self, medium: Medium) -> None:
         """Raise DATA PROTECT if the medium must not be emptied as a whole."""
-        self._require_unprotected(medium)
+        self.require_unprotected(medium)
         allowance, medium.allowance = medium.allowance, None
         if medium.cartridge.worm and any(each.eod for each in medium.cartridge.partitions):
             raise _protected(Asc.WORM_MEDIUM_OVERWRITE_ATTEMPTED)
         if self.modes.append_only and not (allowance and allowance.format):
             raise _protected(Asc.OPERATOR_SELECTED_WRITE_PROTECT)
 
-    def _require_unprotected(self, medium: Medium) -> None:
+    def require_unprotected(self, medium: Medium) -> None:
+        """Raise DATA PROTECT if the cartridge or the drive is write-protected."""
         if medium.cartridge.write_protected or self.modes.software_write_protect:
+            self.alerts.add(TapeAlert.WRITE_PROTECT)
             raise _protected(Asc.WRITE_PROTECTED)
 
     def load(self, nexus: Nexus | None = None) -> None:
@@ -325,6 +408,7 @@ class StreamUnit(Unit):
             self._loading = True
             try:
                 self.medium = Medium(open_cartridge(self._directory))
+                self._note_load(self.medium)
             except CartridgeError as error:
                 log.error("%s: %s", self.name, error)
                 raise medium_error(Asc.MEDIA_LOAD_OR_EJECT_FAILED) from error
@@ -342,10 +426,14 @@ class StreamUnit(Unit):
             if self.medium is None:
                 return
             if self.preventing:
+                self.alerts.add(TapeAlert.NO_REMOVAL)
                 raise CheckCondition(Sense(SenseKey.ILLEGAL_REQUEST, Asc.MEDIUM_REMOVAL_PREVENTED))
             medium, self.medium = self.medium, None
             self.encryption.demounted()
+            self.alerts.clear()
+            self.modes.partitioning = None
             try:
+                _note_unload(medium)
                 medium.cartridge.close()
             except WriteFailed as error:
                 raise medium_error(Asc.WRITE_ERROR) from error
@@ -359,6 +447,36 @@ class StreamUnit(Unit):
             medium.cartridge.sync()
         except WriteFailed as error:
             raise medium_error(Asc.WRITE_ERROR) from error
+
+    # What the log pages tell
+
+    def log_pages(self) -> dict[int, Sequence[LogParameter]]:
+        """Return the parameters of every log page."""
+        return stream_log.log_pages(self)
+
+    def reset_logs(self) -> None:
+        """Let the counters that can be reset begin anew."""
+        stream_log.reset_logs(self)
+
+    def count_read_error(self, medium: Medium) -> None:
+        """A block could not be read."""
+        medium.life.read_errors += 1
+        self.hard_read_errors += 1
+        self.alerts |= {TapeAlert.HARD_ERROR, TapeAlert.READ_FAILURE}
+
+    def count_write_error(self, medium: Medium) -> None:
+        """Something could not be written, or not be made to last."""
+        medium.life.write_errors += 1
+        self.hard_write_errors += 1
+        self.alerts |= {TapeAlert.HARD_ERROR, TapeAlert.WRITE_FAILURE}
+
+    def _note_load(self, medium: Medium) -> None:
+        self.loads += 1
+        try:
+            medium.cartridge.memory.loaded(f"{VENDOR:8}{self.serial}")
+        except OSError as error:
+            log.warning("%s: the cartridge's memory: %s", self.name, error)
+        medium.log_base = Life(**asdict(medium.life))
 
     # What the transport tells
 
@@ -386,9 +504,17 @@ class StreamUnit(Unit):
             medium, self.medium = self.medium, None
             if medium:
                 try:
+                    _note_unload(medium)
                     medium.cartridge.close()
                 except WriteFailed:
                     log.exception("%s: the last sync failed", self.name)
+
+
+def _note_unload(medium: Medium) -> None:
+    try:
+        medium.cartridge.memory.unloaded()
+    except OSError as error:
+        log.warning("%s: the cartridge's memory: %s", medium.cartridge.directory, error)
 
 
 def _protected(asc: Asc) -> CheckCondition:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import wraps
 from typing import TYPE_CHECKING
 
@@ -44,6 +44,7 @@ class Medium:
         self.number = 0
         self.block = 0
         self.allowance: Allowance | None = None
+        self.log_base = Life(**asdict(self.life))
         self.recovered = 0
 
     @property
@@ -160,7 +161,7 @@ def on_medium(
             try:
                 return run(unit, medium, command)
             except WriteFailed as error:
-                medium.life.write_errors += 1
+                unit.count_write_error(medium)
                 raise medium_error(Asc.WRITE_ERROR) from error
             except DamagedRecord as error:
                 raise medium_error(Asc.UNRECOVERED_READ_ERROR) from error

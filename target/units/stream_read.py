@@ -203,7 +203,7 @@ def _block(unit: StreamUnit, medium: Medium, command: Command, block: int, resid
         if stored.coding or unit.encryption:
             data = unit.encryption.decoded(stored, medium, block, command.nexus)
     except DamagedRecord as error:
-        life.read_errors += 1
+        unit.count_read_error(medium)
         raise medium_error(Asc.UNRECOVERED_READ_ERROR, residual) from error
     life.blocks_read += 1
     life.bytes_read += len(data)

@@ -73,6 +73,8 @@ def write(unit: StreamUnit, medium: Medium, command: Command) -> None:
         # Without a whole block there is nothing to write, and nothing to overwrite the tape with.
         done = _append(medium, stored) if stored else 0
     except _Incomplete as stop:
+        if not stop.room:
+            unit.count_write_error(medium)
         raise stop.condition((asked - stop.done) * counted) from stop
     if done < asked:
         # The transport brought less than the CDB says; nothing is made up in its place.
@@ -202,7 +204,9 @@ def write_filemarks(unit: StreamUnit, medium: Medium, command: Command) -> None:
         while left and not command.aborted:
             left -= _append(medium, (), min(left, _MARKS_AT_A_TIME))
     except _Incomplete as stop:
-        if stop.room and not cdb.immediate:
+        if not stop.room:
+            unit.count_write_error(medium)
+        elif not cdb.immediate:
             medium.cartridge.sync()  # what is there keeps the promise
         raise stop.condition(left - stop.done) from stop
     if not cdb.immediate:
