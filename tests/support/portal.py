@@ -94,7 +94,8 @@ def serving(units: Sequence[Unit], limits: Limits | None = None) -> Iterator[Ser
         for unit in units:
             if isinstance(unit, PatientUnit):
                 unit.let(*range(256))
-        server.stop()
+        if not server._stopping:
+            server.stop()
 
 
 class Client(WireClient):
