@@ -4,7 +4,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -12,6 +12,7 @@ from serverfree.datamover.errors import UnitUnreachable
 from serverfree.datamover.units import CARRIER_FAILURES, AttachedUnit, Facts
 from serverfree.initiator.connection import Timing
 from serverfree.initiator.discovery import discover
+from serverfree.initiator.secrets import NOBODY, Login
 from serverfree.initiator.session import LogicalUnit, PendingCommand, Session
 from serverfree.iscsi.names import DiscoveredTarget, Portal
 from serverfree.scsi.cdb.primary import Inquiry
@@ -33,9 +34,10 @@ _FAILURES = (*CARRIER_FAILURES, ScsiError, ValueError)
 class Fabric(Protocol):
     """The units that a copy manager can reach."""
 
-    def open(self, designator: Designator) -> AttachedUnit:
+    def open(self, designator: Designator, nexus: Hashable = None) -> AttachedUnit:
         """Return a way to the unit with this designator that nobody else uses until it is closed.
 
+        `nexus` is whoever has asked for the copy: it gets only what it could itself reach.
         Raises UnitUnreachable.
         """
 
@@ -123,8 +125,8 @@ class NetworkFabric:
     A unit is found by SendTargets at each portal of `reach`, REPORT LUNS and VPD page 83h; what
     was found is remembered, and looked for anew when a designator is unknown or its unit gone.
     A target that announces addresses which cannot be reached is tried at the portal that told of
-    it first of all. Sessions outlive their copy and serve the next one; each serves one at a time.
-    Safe to use from any thread.
+    it first of all. `login` is who we are to targets that ask. Sessions outlive their copy and
+    serve the next one; each serves one at a time. Safe to use from any thread.
     """
 
     def __init__(
@@ -133,7 +135,9 @@ class NetworkFabric:
         *,
         initiator_name: str = DATAMOVER_NAME,
         timing: Timing | None = None,
+        login: Login = NOBODY,
     ) -> None:
+        self._login = login
         self._reach = [one if isinstance(one, Portal) else Portal(*one) for one in reach]
         self._initiator_name = initiator_name
         self._timing = timing
@@ -144,8 +148,11 @@ class NetworkFabric:
         self._discovering = threading.Lock()
         self._discoveries = 0
 
-    def open(self, designator: Designator) -> NetworkUnit:
-        """Return the unit with this designator. Raises UnitUnreachable."""
+    def open(self, designator: Designator, nexus: Hashable = None) -> NetworkUnit:
+        """Return the unit with this designator. Raises UnitUnreachable.
+
+        What may be reached is what the targets show to this fabric's own initiator name.
+        """
         seen = self._discoveries
         unit = self._open_known(designator)
         if unit is None:
@@ -199,7 +206,13 @@ class NetworkFabric:
 
     def _log_in(self, target: str, portal: Portal) -> _Link:
         session = Session(
-            portal.host, portal.port, target, self._initiator_name, timing=self._timing
+            portal.host,
+            portal.port,
+            target,
+            self._initiator_name,
+            timing=self._timing,
+            credentials=self._login.credentials,
+            mutual=self._login.mutual,
         )
         return _Link(target, session)
 
@@ -245,7 +258,14 @@ class NetworkFabric:
 
     def _targets_at(self, portal: Portal) -> list[DiscoveredTarget]:
         try:
-            return discover(portal.host, portal.port, self._initiator_name, timing=self._timing)
+            return discover(
+                portal.host,
+                portal.port,
+                self._initiator_name,
+                timing=self._timing,
+                credentials=self._login.credentials,
+                mutual=self._login.mutual,
+            )
         except _FAILURES as error:
             log.warning("cannot discover at %s: %s", portal, error)
             return []

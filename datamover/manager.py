@@ -1,40 +1,55 @@
 """The copy manager: takes parameter lists, runs them, and remembers how they went.
 
-SPC-4 5.17.2 and 5.17.4 for the commands with one-byte list identifiers. It knows neither sockets
+SPC-4 5.17.2 and 5.17.4. It knows neither sockets
 nor logical units: a fabric finds the units, whoever calls has the command.
 """
 
+import logging
 import threading
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
 
 from serverfree.datamover.buffers import MIB, BufferPool, Slabs
+from serverfree.datamover.copies import NOTHING_TO_TELL, Copies, Copy
 from serverfree.datamover.endpoints import DISK_WINDOW, PIECE
 from serverfree.datamover.engine import Engine
 from serverfree.datamover.errors import CopyAborted
 from serverfree.datamover.fabric import Fabric
+from serverfree.datamover.held import HELD_DATA_LIMIT
 from serverfree.datamover.participants import Participants
-from serverfree.datamover.plan import IMPLEMENTED_SEGMENTS, Planner, Progress
+from serverfree.datamover.plan import IMPLEMENTED_SEGMENTS, Planner
 from serverfree.scsi.cdb.copy import (
+    CopyOperationAbort,
     ExtendedCopy,
+    ExtendedCopyLid4,
+    ReceiveCopyData,
+    ReceiveCopyDataLid4,
     ReceiveCopyFailureDetails,
     ReceiveCopyOperatingParameters,
     ReceiveCopyStatus,
+    ReceiveCopyStatusLid4,
 )
 from serverfree.scsi.copy_cscd import IdentificationCscd, StreamParameters
-from serverfree.scsi.copy_list import HEADER_LENGTH, THIS_UNIT, CopyList, ListIdUsage
+from serverfree.scsi.copy_list import (
+    HEADER_LENGTH,
+    NULL_BLOCK,
+    NULL_STREAM,
+    THIS_UNIT,
+    CopyList,
+)
 from serverfree.scsi.copy_page import ThirdPartyCopyPage
 from serverfree.scsi.copy_results import (
     CopyCommandStatus,
-    CopyStatus,
-    FailureDetails,
+    CopyOperationStatus,
     OperatingParameters,
+    pack_held_data,
 )
+from serverfree.scsi.copy_segments import TapeImage
 from serverfree.scsi.designator import Designator
 from serverfree.scsi.device import Buffer
-from serverfree.scsi.errors import CheckCondition, illegal_request, invalid_field_in_cdb
-from serverfree.scsi.sense import Asc
-from serverfree.scsi.status import Status
+from serverfree.scsi.errors import CheckCondition, invalid_field_in_cdb
+from serverfree.scsi.sense import Asc, Sense, SenseKey
+
+log = logging.getLogger(__name__)
 
 LIMITS = OperatingParameters(
     supports_no_list_identifier=True,
@@ -42,33 +57,16 @@ LIMITS = OperatingParameters(
     maximum_segment_count=16384,
     maximum_descriptor_list_length=4 * MIB,
     maximum_inline_data_length=MIB,
+    held_data_limit=HELD_DATA_LIMIT,
     maximum_stream_transfer_size=0xFFFFFF,
     total_concurrent_copies=64,
     maximum_concurrent_copies=64,
     descriptor_types=(*IMPLEMENTED_SEGMENTS, IdentificationCscd.TYPE),
 )
-"""What a copy manager can do: no limit to a segment, granularity of one byte, no held data."""
+"""What a copy manager can do: no limit to a segment, granularities of one byte."""
 
-_COMMANDS = {
-    ExtendedCopy.OPCODE: (int(ExtendedCopy.SERVICE_ACTION or 0),),
-    ReceiveCopyStatus.OPCODE: tuple(
-        int(kind.SERVICE_ACTION or 0)
-        for kind in (ReceiveCopyStatus, ReceiveCopyOperatingParameters, ReceiveCopyFailureDetails)
-    ),
-}
-_NOTHING_TO_TELL = FailureDetails()
-_LIST_IDENTIFIER_FIELD = 2  # byte of the CDBs of 84h
-
-
-@dataclass(slots=True, eq=False)
-class _Copy:
-    """A copy operation, under way or ended, under its list identifier."""
-
-    usage: ListIdUsage
-    progress: Progress = field(default_factory=Progress)
-    status: CopyCommandStatus = CopyCommandStatus.IN_PROGRESS
-    failure: FailureDetails = _NOTHING_TO_TELL
-    status_kept: bool = True
+_LIST_IDENTIFIER_FIELD = 2  # byte of the CDBs that name a copy
+_ABORT_POLL = 0.5  # seconds
 
 
 class CopyManager:
@@ -94,10 +92,7 @@ class CopyManager:
         self._own_unit = own_unit
         self._pool = pool or BufferPool()
         self._limits = limits
-        self._tolerant = tolerate_duplicate_identifiers
-        self._lock = threading.Lock()
-        self._copies: dict[Hashable, dict[int, _Copy]] = {}
-        self._running: list[_Copy] = []
+        self._copies = Copies(limits, tolerant=tolerate_duplicate_identifiers)
         self._resets = 0
 
     @property
@@ -113,27 +108,59 @@ class CopyManager:
     # ------------------------------------------------------------------ commands
 
     def extended_copy(
-        self, nexus: Hashable, parameter_list: Buffer, aborted: Callable[[], bool]
-    ) -> None:
-        """EXTENDED COPY(LID1) with a parameter list of at least one byte: returns when it is done.
+        self,
+        nexus: Hashable,
+        parameter_list: Buffer,
+        aborted: Callable[[], bool],
+        *,
+        lid4: bool = False,
+    ) -> Sense | None:
+        """EXTENDED COPY with a parameter list of at least one byte, and with `lid4` LID4.
 
-        Raises the sense of 5.17.7.3 or CopyAborted. `aborted` is asked between steps.
+        Returns when it is done, or with IMMED when it is begun; the sense data that is to go with
+        GOOD (G_SENSE). Raises the sense of 5.17.7.3 or CopyAborted. `aborted` is asked between
+        steps.
         """
-        copy_list = CopyList.unpack(parameter_list, self._limits)
-        resets = self._resets
-        copy = self._admit(nexus, copy_list)
-        try:
-            self._run(copy_list, copy.progress, lambda: aborted() or self._resets != resets)
-            copy.status = CopyCommandStatus.COMPLETED
-        except CheckCondition as error:
-            copy.failure = FailureDetails(Status.CHECK_CONDITION, error.sense.pack())
-            raise
-        finally:
-            # Details first, then the status that makes them readable.
-            if copy.status is CopyCommandStatus.IN_PROGRESS:
-                copy.status = CopyCommandStatus.FAILED
-            with self._lock:
-                self._running.remove(copy)
+        copy_list = CopyList.unpack(parameter_list, self._limits, lid4=lid4)
+        copy = Copy(copy_list.list_id_usage, int(lid4), copy_list.immediate)
+        copy.activity.aborted = self._whether_aborted(copy, aborted)
+        if copy.background:
+            copy.status = CopyOperationStatus.IN_BACKGROUND
+            # The list is the command's, and that ends now.
+            copy_list.inline = bytes(copy_list.inline)
+        self._copies.admit(nexus, copy_list.list_identifier, copy)
+        if copy.background:
+            threading.Thread(
+                target=self._carry_out_quietly,
+                args=(nexus, copy_list, copy),
+                name=f"copy {copy_list.list_identifier}",
+                daemon=True,
+            ).start()
+            return None
+        self._carry_out(nexus, copy_list, copy)
+        if not copy_list.good_with_sense:
+            return None
+        return Sense(
+            SenseKey.COMPLETED,
+            Asc.EXTENDED_COPY_INFORMATION_AVAILABLE,
+            command_specific=len(copy_list.segments),
+        )
+
+    def copy_operation_abort(
+        self, nexus: Hashable, list_identifier: int, aborted: Callable[[], bool]
+    ) -> None:
+        """COPY OPERATION ABORT: returns when nothing of the copy is under way (5.17.4.7).
+
+        Raises 5/24/00 unless a copy is under way under that identifier.
+        """
+        with self._copies.lock:
+            copy = self._copies.find(nexus, list_identifier)
+            if copy is None or not copy.running:
+                raise invalid_field_in_cdb(_LIST_IDENTIFIER_FIELD)
+            copy.abort = True
+        while not copy.ended.wait(_ABORT_POLL):
+            if aborted():
+                return
 
     def receive_copy_results(
         self, nexus: Hashable, service_action: int, list_identifier: int, allocation_length: int
@@ -141,91 +168,165 @@ class CopyManager:
         """Return the whole response of a command 84h. Raises 5/24/00 for an unknown identifier."""
         if service_action == ReceiveCopyOperatingParameters.SERVICE_ACTION:
             return self._limits.pack()
-        with self._lock:
-            copies = self._copies.get(nexus, {})
-            copy = copies.get(list_identifier)
+        with self._copies.lock:
+            copy = self._copies.find(nexus, list_identifier)
             if copy is None:
                 raise invalid_field_in_cdb(_LIST_IDENTIFIER_FIELD)
-            if service_action == ReceiveCopyStatus.SERVICE_ACTION:
-                response = self._status(copy)
-            else:
-                response = self._failure_details(copy, allocation_length)
-            if not copy.status_kept and copy.failure.status is None:
-                del copies[list_identifier]
+            response = _RESPONSES[service_action](copy, allocation_length)
+            if copy.origin == ExtendedCopy.SERVICE_ACTION:
+                self._copies.drop_told(nexus, list_identifier)
             return response
 
     def vpd_page(self) -> bytes:
         """Return VPD page 8Fh (7.8.17)."""
-        cscd_ids = () if self._own_unit is None else (THIS_UNIT,)
+        own = () if self._own_unit is None else (THIS_UNIT,)
+        cscd_ids = (NULL_BLOCK, NULL_STREAM, *own)
         return ThirdPartyCopyPage(_COMMANDS, self._limits, cscd_ids).pack()
 
     def forget(self, nexus: Hashable) -> None:
         """I_T nexus loss: results go, copies go on (5.17.4.7, table 109)."""
-        with self._lock:
-            self._copies.pop(nexus, None)
+        self._copies.forget(nexus)
 
     def reset(self) -> None:
         """Logical unit reset: results go, and copies end with COPY ABORTED (table 109)."""
-        with self._lock:
-            self._copies.clear()
-            self._resets += 1
+        self._copies.clear()
+        self._resets += 1
 
     # ------------------------------------------------------------------ one copy
 
-    def _admit(self, nexus: Hashable, copy_list: CopyList) -> _Copy:
-        """Register a copy under its identifier; what was kept under that goes."""
-        copy = _Copy(copy_list.list_id_usage)
-        identified = copy.usage is not ListIdUsage.NO_IDENTIFIER
-        with self._lock:
-            copies = self._copies.get(nexus, {})
-            present = copies.get(copy_list.list_identifier) if identified else None
-            if present is not None and present.status is CopyCommandStatus.IN_PROGRESS:
-                loose = present.usage is copy.usage is ListIdUsage.DISCARD
-                if not (loose and self._tolerant):
-                    raise illegal_request(Asc.OPERATION_IN_PROGRESS)
-            named = sum(one.usage is not ListIdUsage.NO_IDENTIFIER for one in self._running)
-            if len(self._running) >= self._limits.total_concurrent_copies or (
-                identified and named >= self._limits.maximum_concurrent_copies
-            ):
-                raise illegal_request(Asc.INSUFFICIENT_RESOURCES)
-            if identified:
-                self._copies.setdefault(nexus, {})[copy_list.list_identifier] = copy
-            self._running.append(copy)
-        return copy
+    def _whether_aborted(self, copy: Copy, aborted: Callable[[], bool]) -> Callable[[], bool]:
+        resets = self._resets
+        if copy.background:  # the command that began it is nothing to it any more
+            return lambda: copy.abort or self._resets != resets
+        return lambda: copy.abort or self._resets != resets or aborted()
 
-    def _run(self, copy_list: CopyList, progress: Progress, aborted: Callable[[], bool]) -> None:
+    def _carry_out(self, nexus: Hashable, copy_list: CopyList, copy: Copy) -> None:
+        """Run a copy that is admitted; whatever its end, it has one."""
+        status, sense = CopyOperationStatus.FAILED, _INTERNAL_FAILURE
+        try:
+            self._run(nexus, copy_list, copy)
+            status, sense = CopyOperationStatus.COMPLETED, b""
+        except CheckCondition as error:
+            sense = error.sense.pack()
+            if copy.activity.aborted():
+                status = CopyOperationStatus.TERMINATED
+            raise
+        finally:
+            copy.end(status, sense)
+            self._copies.retire(copy)
+
+    def _carry_out_quietly(self, nexus: Hashable, copy_list: CopyList, copy: Copy) -> None:
+        """In the background errors are there to be asked for, and for nobody else (5.17.4.3)."""
+        try:
+            self._carry_out(nexus, copy_list, copy)
+        except CheckCondition as error:
+            log.info("copy %d in the background: %s", copy_list.list_identifier, error.sense)
+        except Exception:
+            log.exception("copy %d in the background failed", copy_list.list_identifier)
+
+    def _run(self, nexus: Hashable, copy_list: CopyList, copy: Copy) -> None:
         if not copy_list.segments:
             return
+        aborted = copy.activity.aborted
         with self._pool.reserve(memory_needed(copy_list), aborted) as memory:
             if not memory:
                 raise CopyAborted(Asc.COMMANDS_CLEARED_BY_DEVICE_SERVER).in_segment(0)
-            participants = Participants(copy_list, self._fabric.open, self._own_unit, aborted)
-            planner = Planner(copy_list, self._limits, participants)
+            participants = Participants(
+                copy_list,
+                lambda designator: self._fabric.open(designator, nexus),
+                self._own_unit,
+                copy.activity,
+            )
             try:
                 Engine(
-                    planner, len(copy_list.segments), Slabs(self._pool, memory), progress, aborted
+                    Planner(copy_list, self._limits, participants),
+                    len(copy_list.segments),
+                    Slabs(self._pool, memory),
+                    copy.progress,
+                    aborted,
+                    copy.held,
                 ).run()
             finally:
                 participants.close()
 
-    # ------------------------------------------------------------------ results
 
-    def _status(self, copy: _Copy) -> bytes:
-        if not copy.status_kept:
-            raise invalid_field_in_cdb(_LIST_IDENTIFIER_FIELD)
-        status = copy.status
-        if status is not CopyCommandStatus.IN_PROGRESS:
-            copy.status_kept = False  # told once, after the end (6.25 a)
-        progress = copy.progress
-        return CopyStatus.of(status, progress.segments_processed, progress.bytes_written).pack()
+# ---------------------------------------------------------------------- results
 
-    def _failure_details(self, copy: _Copy, allocation_length: int) -> bytes:
-        if copy.status is CopyCommandStatus.IN_PROGRESS:
-            raise invalid_field_in_cdb(_LIST_IDENTIFIER_FIELD)
-        response = copy.failure.pack()
-        if not allocation_length or allocation_length >= len(response):
-            copy.failure = _NOTHING_TO_TELL  # fetched whole, or declined (6.23 a, b)
-        return response
+
+def _lid1_status(copy: Copy, allocation_length: int) -> bytes:
+    if not copy.status_kept:
+        raise invalid_field_in_cdb(_LIST_IDENTIFIER_FIELD)
+    response = copy.lid1_status()
+    if response.status != CopyCommandStatus.IN_PROGRESS:
+        copy.status_kept = False  # told once, after the end (6.25 a)
+    return response.pack()
+
+
+def _lid1_data(copy: Copy, allocation_length: int) -> bytes:
+    if copy.running:
+        raise invalid_field_in_cdb(_LIST_IDENTIFIER_FIELD)
+    response = pack_held_data(copy.held.bytes())
+    _fetched(copy, response, allocation_length)
+    return response
+
+
+def _lid1_failure(copy: Copy, allocation_length: int) -> bytes:
+    if copy.running or copy.origin != ExtendedCopy.SERVICE_ACTION:
+        raise invalid_field_in_cdb(_LIST_IDENTIFIER_FIELD)
+    response = copy.failure.pack()
+    if not allocation_length or allocation_length >= len(response):
+        copy.failure = NOTHING_TO_TELL  # fetched whole, or declined (6.23 a, b)
+    return response
+
+
+def _lid4_status(copy: Copy, allocation_length: int) -> bytes:
+    return copy.lid4_status().pack()
+
+
+def _lid4_data(copy: Copy, allocation_length: int) -> bytes:
+    answer = copy.lid4_status()
+    answer.held_data_discarded = copy.held.discarded
+    ended_well = copy.status is CopyOperationStatus.COMPLETED
+    answer.data = copy.held.bytes() if ended_well else b""
+    response = answer.pack()
+    if ended_well:
+        _fetched(copy, response, allocation_length)
+    return response
+
+
+def _fetched(copy: Copy, response: bytes, allocation_length: int) -> None:
+    """Let go of held data that has been fetched whole, or declined (5.17.4.5 a, b)."""
+    if not allocation_length or allocation_length >= len(response):
+        copy.held.drop()
+
+
+_RESPONSES: dict[int, Callable[[Copy, int], bytes]] = {
+    int(kind.SERVICE_ACTION or 0): respond
+    for kind, respond in (
+        (ReceiveCopyStatus, _lid1_status),
+        (ReceiveCopyData, _lid1_data),
+        (ReceiveCopyFailureDetails, _lid1_failure),
+        (ReceiveCopyStatusLid4, _lid4_status),
+        (ReceiveCopyDataLid4, _lid4_data),
+    )
+}
+_COMMANDS = {
+    ExtendedCopy.OPCODE: tuple(
+        int(kind.SERVICE_ACTION or 0)
+        for kind in (ExtendedCopy, ExtendedCopyLid4, CopyOperationAbort)
+    ),
+    ReceiveCopyStatus.OPCODE: tuple(
+        sorted((*_RESPONSES, int(ReceiveCopyOperatingParameters.SERVICE_ACTION or 0)))
+    ),
+}
+_INTERNAL_FAILURE = Sense(SenseKey.HARDWARE_ERROR, Asc.INTERNAL_TARGET_FAILURE).pack()
+
+
+_TRANSFER_LENGTHS = (
+    "stream_transfer_length",
+    "source_transfer_length",
+    "destination_transfer_length",
+)
 
 
 def memory_needed(copy_list: CopyList) -> int:
@@ -236,9 +337,10 @@ def memory_needed(copy_list: CopyList) -> int:
     """
     longest = 0
     for segment in copy_list.segments:
-        transfer_length = getattr(segment, "stream_transfer_length", 0)
-        if transfer_length > longest:
-            longest = transfer_length
+        if isinstance(segment, TapeImage):
+            longest = 0xFFFFFF  # as long as a block can be
+        for name in _TRANSFER_LENGTHS:
+            longest = max(longest, getattr(segment, name, 0))
     block = max(
         (
             cscd.parameters.block_length

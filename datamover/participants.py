@@ -4,7 +4,15 @@ from collections.abc import Callable, Hashable
 
 from serverfree.datamover.endpoints import PIECE, Disk, Tape
 from serverfree.datamover.errors import CopyAborted, UnitUnreachable, in_descriptor
-from serverfree.datamover.units import BLOCK_TYPES, AttachedUnit, CopyUnit, Facts, Outbox, Role
+from serverfree.datamover.units import (
+    BLOCK_TYPES,
+    Activity,
+    AttachedUnit,
+    CopyUnit,
+    Facts,
+    Outbox,
+    Role,
+)
 from serverfree.scsi.copy_cscd import BlockParameters, IdentificationCscd, StreamParameters
 from serverfree.scsi.copy_list import NULL_BLOCK, NULL_STREAM, THIS_UNIT, CopyList
 from serverfree.scsi.designator import Designator
@@ -35,8 +43,7 @@ class Participants:
     """The CSCDs that a parameter list names, each opened when a segment first needs it.
 
     `open_unit` finds a unit (`UnitUnreachable` if there is none); `own_unit` is the one that
-    contains the copy manager, named by CSCD DESCRIPTOR ID FFFFh; `aborted` says that the copy is
-    to end.
+    contains the copy manager, named by CSCD DESCRIPTOR ID FFFFh; `activity` is that of the copy.
     """
 
     def __init__(
@@ -44,12 +51,12 @@ class Participants:
         copy_list: CopyList,
         open_unit: Callable[[Designator], AttachedUnit],
         own_unit: Designator | None = None,
-        aborted: Callable[[], bool] = lambda: False,
+        activity: Activity | None = None,
     ) -> None:
         self._list = copy_list
         self._open = open_unit
         self._own_unit = own_unit
-        self._aborted = aborted
+        self._activity = activity
         self._outbox = Outbox()
         self._units: dict[Hashable, AttachedUnit] = {}
         self._endpoints: dict[int, Endpoint] = {}
@@ -138,7 +145,7 @@ class Participants:
             designator = self._own_unit
         else:
             raise _unreachable(role)  # no descriptor has this number
-        unit = CopyUnit(self._attach(designator, pointer), pointer, self._aborted, self._outbox)
+        unit = CopyUnit(self._attach(designator, pointer), pointer, self._activity, self._outbox)
         self._opened.append(unit)
         return unit, cscd
 

@@ -139,19 +139,38 @@ class Aborted(Exception):
     """The copy is to end, noticed while a command of it was waited for."""
 
 
+@dataclass(slots=True, eq=False)
+class Activity:
+    """What all commands of one copy share: whether it is to end, and how many there have been.
+
+    `commands` counts those that ended GOOD, CONDITION MET or with RECOVERED ERROR (SPC-4 6.24).
+    """
+
+    aborted: Callable[[], bool] = lambda: False
+    commands: int = 0
+
+    def count(self, result: Result) -> None:
+        """A command has ended."""
+        if result.status is Status.GOOD or (
+            result.status is Status.CONDITION_MET
+            or (result.sense is not None and result.sense.key is SenseKey.RECOVERED_ERROR)
+        ):
+            self.commands += 1
+
+
 class Issued:
     """A command under way, sent again where the unit was busy."""
 
-    __slots__ = ("_aborted", "_outbox", "_pending", "_send")
+    __slots__ = ("_activity", "_outbox", "_pending", "_send")
 
     def __init__(
         self,
         send: Callable[[], PendingCommand],
-        aborted: Callable[[], bool],
+        activity: Activity,
         outbox: Outbox | None = None,
     ) -> None:
         self._send = send
-        self._aborted = aborted
+        self._activity = activity
         self._outbox = outbox
         self._pending = self._submit()
 
@@ -175,12 +194,13 @@ class Issued:
             except CARRIER_FAILURES:
                 return None
             except CommandTimeout:
-                if self._aborted():
+                if self._activity.aborted():
                     raise Aborted from None
                 continue
             if result.status not in _RETRIED or pause > _FIRST_PAUSE * 2**_RETRIES:
+                self._activity.count(result)
                 return result
-            if self._aborted():
+            if self._activity.aborted():
                 raise Aborted
             time.sleep(pause)
             pause *= 2
@@ -199,7 +219,7 @@ class Issued:
                     pending.wait(_ABORT_SECONDS)
                     return
                 except CommandTimeout:
-                    if self._aborted():
+                    if self._activity.aborted():
                         give_up()
 
 
@@ -207,14 +227,14 @@ class CopyUnit:
     """A unit in its place in one parameter list.
 
     `pointer` is the first byte of the CSCD descriptor that designates it, None for the unit that
-    contains the copy manager, which needs none. `aborted` says that the copy is to end.
+    contains the copy manager, which needs none.
     """
 
     def __init__(
         self,
         attached: AttachedUnit,
         pointer: FieldPointer | None,
-        aborted: Callable[[], bool] = lambda: False,
+        activity: Activity | None = None,
         outbox: Outbox | None = None,
     ) -> None:
         self.attached = attached
@@ -222,7 +242,7 @@ class CopyUnit:
         self._enqueuing = attached if isinstance(attached, EnqueuingUnit) else None
         self.pointer = pointer
         self.broken = False
-        self._aborted = aborted
+        self._activity = activity or Activity()
 
     def issue(
         self,
@@ -234,7 +254,7 @@ class CopyUnit:
         """Send a command."""
         submit = self.attached.submit
         return Issued(
-            lambda: submit(cdb, data_out=data_out, data_in=data_in), self._aborted, self._outbox
+            lambda: submit(cdb, data_out=data_out, data_in=data_in), self._activity, self._outbox
         )
 
     def enqueue(
@@ -251,7 +271,7 @@ class CopyUnit:
         outbox.add(unit)
         enqueue = unit.enqueue
         return Issued(
-            lambda: enqueue(cdb, data_out=data_out, data_in=data_in), self._aborted, outbox
+            lambda: enqueue(cdb, data_out=data_out, data_in=data_in), self._activity, outbox
         )
 
     def command(

@@ -1,6 +1,6 @@
 """A target's own units as copy sources and copy destinations, reached without the network."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import count
 
@@ -58,17 +58,31 @@ class LocalDevice:
 
 
 class LocalFabric:
-    """The units of one target; `units` is asked at every opening, for they come and go."""
+    """The units of one target; `units` is asked at every opening, for they come and go.
 
-    def __init__(self, target: str, units: Callable[[], Iterable[LogicalUnit]]) -> None:
+    `reaches` says whether the initiator of a nexus may see a unit: a copy gets no further.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        units: Callable[[], Iterable[LogicalUnit]],
+        *,
+        reaches: Callable[[Hashable, LogicalUnit], bool] = lambda nexus, unit: True,
+    ) -> None:
         self._target = target
         self._units = units
+        self._reaches = reaches
         self._numbers = count(1)
 
-    def open(self, designator: Designator) -> LocalDevice:
+    def open(self, designator: Designator, nexus: Hashable = None) -> LocalDevice:
         """Return the unit with this designator. Raises UnitUnreachable."""
         for unit in self._units():
-            if isinstance(unit, Unit) and designator.same(unit.designator):
-                nexus = Nexus(f"copy manager,{next(self._numbers)}", self._target)
-                return LocalDevice(unit, nexus)
+            if (
+                isinstance(unit, Unit)
+                and designator.same(unit.designator)
+                and self._reaches(nexus, unit)
+            ):
+                own = Nexus(f"copy manager,{next(self._numbers)}", self._target)
+                return LocalDevice(unit, own)
         raise UnitUnreachable(f"{self._target} has no unit {designator}")

@@ -4,17 +4,22 @@ from collections.abc import Callable, Hashable
 from typing import Any, Protocol
 
 from serverfree.scsi.cdb.copy import (
+    CopyOperationAbort,
     ExtendedCopy,
+    ExtendedCopyLid4,
+    ReceiveCopyData,
+    ReceiveCopyDataLid4,
     ReceiveCopyFailureDetails,
     ReceiveCopyOperatingParameters,
     ReceiveCopyStatus,
+    ReceiveCopyStatusLid4,
 )
+from serverfree.scsi.cdb.layout import Cdb
 from serverfree.scsi.device import Buffer
 from serverfree.scsi.errors import illegal_request
-from serverfree.scsi.sense import Asc
-from serverfree.target.units.access import Access
-from serverfree.target.units.command import Command, Lane
-from serverfree.target.units.table import Row, Table, table_of
+from serverfree.scsi.sense import Asc, Sense
+from serverfree.target.units.command import Command, Lane, Reply
+from serverfree.target.units.table import SERVICE_ACTION_MASK, Row, Table, table_of
 
 
 class ThirdPartyCopy(Protocol):
@@ -25,12 +30,23 @@ class ThirdPartyCopy(Protocol):
         """The longest parameter list that can be within its limits, in bytes."""
 
     def extended_copy(
-        self, nexus: Hashable, parameter_list: Buffer, aborted: Callable[[], bool]
-    ) -> None:
-        """Carry out a parameter list of at least one byte; return when all of it is done.
+        self,
+        nexus: Hashable,
+        parameter_list: Buffer,
+        aborted: Callable[[], bool],
+        *,
+        lid4: bool = False,
+    ) -> Sense | None:
+        """Carry out a parameter list of at least one byte, of EXTENDED COPY(LID4) with `lid4`.
 
-        Looks at `aborted` between its steps. Raises CheckCondition.
+        Returns when all of it is done or goes on in the background; the sense data that is to go
+        with GOOD. Looks at `aborted` between its steps. Raises CheckCondition.
         """
+
+    def copy_operation_abort(
+        self, nexus: Hashable, list_identifier: int, aborted: Callable[[], bool]
+    ) -> None:
+        """End a copy under way; return when nothing of it moves any more. Raises CheckCondition."""
 
     def receive_copy_results(
         self, nexus: Hashable, service_action: int, list_identifier: int, allocation_length: int
@@ -50,25 +66,58 @@ class ThirdPartyCopy(Protocol):
         """LOGICAL UNIT RESET: every copy ends, every result is let go."""
 
 
+def _stated_length(cdb: bytes) -> int:
+    return int.from_bytes(cdb[10:14], "big")  # LID1 and LID4 alike
+
+
 def _parameter_list_length(unit: Any, cdb: bytes) -> int:
     # A list that will be refused is not asked for.
-    length = ExtendedCopy.unpack(cdb).parameter_list_length
+    length = _stated_length(cdb)
     return length if length <= unit.copy_manager.maximum_parameter_list_length else 0
 
 
-def _extended_copy(unit: Any, command: Command) -> None:
+def _extended_copy(unit: Any, command: Command) -> Reply | None:
     manager: ThirdPartyCopy = unit.copy_manager
-    length = ExtendedCopy.unpack(command.cdb).parameter_list_length
+    length = _stated_length(command.cdb)
     if length > manager.maximum_parameter_list_length:
         raise illegal_request(Asc.PARAMETER_LIST_LENGTH_ERROR)
-    if length:  # no list is no error and does nothing (6.4.1)
-        parameter_list = memoryview(command.data_out)[:length]
-        manager.extended_copy(command.nexus, parameter_list, lambda: command.aborted)
+    if not length:
+        return None  # no list is no error and does nothing (6.4.1)
+    sense = manager.extended_copy(
+        command.nexus,
+        memoryview(command.data_out)[:length],
+        lambda: command.aborted,
+        lid4=command.cdb[1] & SERVICE_ACTION_MASK == ExtendedCopyLid4.SERVICE_ACTION,
+    )
+    return None if sense is None else Reply(sense=sense)
 
 
-def _receive_copy_status(unit: Any, command: Command) -> bytes:
-    cdb = ReceiveCopyStatus.unpack(command.cdb)
-    return _receive(unit, command, cdb.list_identifier, cdb.allocation_length)
+def _copy_operation_abort(unit: Any, command: Command) -> None:
+    cdb = CopyOperationAbort.unpack(command.cdb)
+    unit.copy_manager.copy_operation_abort(
+        command.nexus, cdb.list_identifier, lambda: command.aborted
+    )
+
+
+_NamesACopy = (
+    ReceiveCopyStatus
+    | ReceiveCopyData
+    | ReceiveCopyFailureDetails
+    | ReceiveCopyStatusLid4
+    | ReceiveCopyDataLid4
+)
+
+
+def _receive_by(
+    kind: type[_NamesACopy],
+) -> Callable[[Any, Command], bytes]:
+    """Return what runs a command whose CDB names a copy."""
+
+    def receive(unit: Any, command: Command) -> bytes:
+        cdb = kind.unpack(command.cdb)
+        return _receive(unit, command, cdb.list_identifier, cdb.allocation_length)
+
+    return receive
 
 
 def _receive_operating_parameters(unit: Any, command: Command) -> bytes:
@@ -76,14 +125,9 @@ def _receive_operating_parameters(unit: Any, command: Command) -> bytes:
     return _receive(unit, command, 0, cdb.allocation_length)
 
 
-def _receive_failure_details(unit: Any, command: Command) -> bytes:
-    cdb = ReceiveCopyFailureDetails.unpack(command.cdb)
-    return _receive(unit, command, cdb.list_identifier, cdb.allocation_length)
-
-
 def _receive(unit: Any, command: Command, list_identifier: int, allocation_length: int) -> bytes:
     manager: ThirdPartyCopy = unit.copy_manager
-    action = command.cdb[1] & 0x1F
+    action = command.cdb[1] & SERVICE_ACTION_MASK
     response = manager.receive_copy_results(
         command.nexus, action, list_identifier, allocation_length
     )
@@ -94,38 +138,52 @@ def _has_copy_manager(unit: Any) -> bool:
     return unit.copy_manager is not None
 
 
+def _row(
+    name: str,
+    cdb: type[Cdb],
+    run: Callable[[Any, Command], Any],
+    data_out: Callable[[Any, bytes], int] | None = None,
+    lane: Lane = Lane.INLINE,
+) -> Row:
+    return Row(
+        name,
+        cdb.USAGE,
+        run,
+        data_out=data_out,
+        lane=lane,
+        service_action=cdb.SERVICE_ACTION,
+        offered=_has_copy_manager,
+    )
+
+
 THIRD_PARTY_COPY_TABLE: Table = table_of(
-    Row(
+    _row(
         "EXTENDED COPY(LID1)",
-        ExtendedCopy.USAGE,
+        ExtendedCopy,
         _extended_copy,
         data_out=_parameter_list_length,
         lane=Lane.DETACHED,
-        service_action=ExtendedCopy.SERVICE_ACTION,
-        offered=_has_copy_manager,
     ),
-    Row(
-        "RECEIVE COPY STATUS(LID1)",
-        ReceiveCopyStatus.USAGE,
-        _receive_copy_status,
-        service_action=ReceiveCopyStatus.SERVICE_ACTION,
-        offered=_has_copy_manager,
-        access=Access.ALWAYS,
+    _row(
+        "EXTENDED COPY(LID4)",
+        ExtendedCopyLid4,
+        _extended_copy,
+        data_out=_parameter_list_length,
+        lane=Lane.DETACHED,
     ),
-    Row(
+    _row("COPY OPERATION ABORT", CopyOperationAbort, _copy_operation_abort, lane=Lane.DETACHED),
+    _row("RECEIVE COPY STATUS(LID1)", ReceiveCopyStatus, _receive_by(ReceiveCopyStatus)),
+    _row("RECEIVE COPY DATA(LID1)", ReceiveCopyData, _receive_by(ReceiveCopyData)),
+    _row(
         "RECEIVE COPY OPERATING PARAMETERS",
-        ReceiveCopyOperatingParameters.USAGE,
+        ReceiveCopyOperatingParameters,
         _receive_operating_parameters,
-        service_action=ReceiveCopyOperatingParameters.SERVICE_ACTION,
-        offered=_has_copy_manager,
-        access=Access.ALWAYS,
     ),
-    Row(
+    _row(
         "RECEIVE COPY FAILURE DETAILS(LID1)",
-        ReceiveCopyFailureDetails.USAGE,
-        _receive_failure_details,
-        service_action=ReceiveCopyFailureDetails.SERVICE_ACTION,
-        offered=_has_copy_manager,
-        access=Access.ALWAYS,
+        ReceiveCopyFailureDetails,
+        _receive_by(ReceiveCopyFailureDetails),
     ),
+    _row("RECEIVE COPY STATUS(LID4)", ReceiveCopyStatusLid4, _receive_by(ReceiveCopyStatusLid4)),
+    _row("RECEIVE COPY DATA(LID4)", ReceiveCopyDataLid4, _receive_by(ReceiveCopyDataLid4)),
 )

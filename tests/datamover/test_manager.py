@@ -48,7 +48,7 @@ class Units:
         self.make = make
         self.opened: list[FakeDisk] = []
 
-    def open(self, designator: Designator) -> FakeDisk:
+    def open(self, designator: Designator, nexus: object = None) -> FakeDisk:
         if designator.identifier[-1] > 1:
             raise UnitUnreachable(str(designator))
         self.opened.append(self.make(designator.identifier[-1]))
@@ -384,8 +384,10 @@ def test_operating_parameters_and_page_agree() -> None:
     assert page[1] == 0x8F
     assert bytes([len(codes)]) + codes in page
     assert raw[8:16] + raw[20:24] in page
-    assert bytes.fromhex("0001 000c 08 83 01 00 84 03 00 03 04") in page
-    assert bytes.fromhex("000c 0004 0002 ffff") in page
+    assert bytes.fromhex("0001 0010 0d 83 03 00 01 1c 84 06 00 01 03 04 05 06 0000") in page
+    assert bytes.fromhex("000c 0008 0006 c000 c001 ffff") in page
+    assert bytes.fromhex("c001 001c 00100000 00") in page
+    assert raw[24:28] == bytes.fromhex("00100000")  # held data
 
 
 def test_lists_at_the_limits_fit_within_the_longest_descriptor_list() -> None:

@@ -38,7 +38,7 @@ class ModelFabric:
     def __init__(self, *devices: FakeDevice) -> None:
         self.devices = devices
 
-    def open(self, designator: Designator) -> FakeDevice:
+    def open(self, designator: Designator, nexus: object = None) -> FakeDevice:
         number = designator.identifier[-1] if designator.identifier else len(self.devices)
         if number >= len(self.devices):
             raise UnitUnreachable(str(designator))

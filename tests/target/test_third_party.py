@@ -17,7 +17,7 @@ from serverfree.scsi.copy_segments import (
     WriteFilemarks,
 )
 from serverfree.scsi.errors import illegal_request
-from serverfree.scsi.sense import Asc
+from serverfree.scsi.sense import Asc, Sense, SenseKey
 from serverfree.scsi.status import Status
 from serverfree.target.backstore.cartridge import open_cartridge
 from serverfree.target.backstore.file import open_file_store
@@ -43,13 +43,25 @@ class Recorder:
     def __init__(self) -> None:
         self.calls: list[tuple] = []
         self.error: Exception | None = None
+        self.good_with: Sense | None = None
 
     def extended_copy(
-        self, nexus: Hashable, parameter_list: bytes, aborted: Callable[[], bool]
-    ) -> None:
-        self.calls.append((nexus, bytes(parameter_list), aborted()))
+        self,
+        nexus: Hashable,
+        parameter_list: bytes,
+        aborted: Callable[[], bool],
+        *,
+        lid4: bool = False,
+    ) -> Sense | None:
+        self.calls.append((nexus, bytes(parameter_list), aborted(), lid4))
         if self.error is not None:
             raise self.error
+        return self.good_with
+
+    def copy_operation_abort(
+        self, nexus: Hashable, identifier: int, aborted: Callable[[], bool]
+    ) -> None:
+        self.calls.append(("abort", nexus, identifier, aborted()))
 
     def receive_copy_results(
         self, nexus: Hashable, service_action: int, identifier: int, allocation_length: int
@@ -93,17 +105,35 @@ def controller(recorder: Recorder) -> CopyController:
 def test_extended_copy_hands_on_nexus_list_and_abort(controller, recorder) -> None:
     reply = run(controller, EXTENDED_COPY.format(5), b"abcde", aborted=True)
     assert reply.status is Status.GOOD
-    assert recorder.calls == [(NEXUS, b"abcde", True)]
+    assert recorder.calls == [(NEXUS, b"abcde", True, False)]
+
+
+def test_lid4_is_told_apart_and_its_sense_goes_with_good(controller, recorder) -> None:
+    recorder.good_with = Sense(
+        SenseKey.COMPLETED, Asc.EXTENDED_COPY_INFORMATION_AVAILABLE, command_specific=3
+    )
+    reply = run(controller, "83 01 0000000000000000 00000005 00 00", b"abcde")
+    assert reply.status is Status.GOOD
+    assert recorder.calls == [(NEXUS, b"abcde", False, True)]
+    raw = reply.sense.pack()
+    assert (raw[2], raw[8:12], raw[12:14]) == (0x0F, b"\0\0\0\3", b"\x00\x20")
+
+
+def test_abort_names_its_copy(controller, recorder) -> None:
+    cdb = "83 1c 01020304 00000000 00000000 00 00"
+    assert run(controller, cdb).status is Status.GOOD
+    assert recorder.calls == [("abort", NEXUS, 0x01020304, False)]
+    assert controller.lane(bytes.fromhex(cdb)) is Lane.DETACHED  # it waits
 
 
 def test_parameter_list_that_came_short_is_not_made_longer(controller, recorder) -> None:
     run(controller, EXTENDED_COPY.format(20), b"abc")
-    assert recorder.calls == [(NEXUS, b"abc", False)]
+    assert recorder.calls == [(NEXUS, b"abc", False, False)]
 
 
 def test_data_beyond_the_parameter_list_is_cut(controller, recorder) -> None:
     run(controller, EXTENDED_COPY.format(2), b"abc")
-    assert recorder.calls == [(NEXUS, b"ab", False)]
+    assert recorder.calls == [(NEXUS, b"ab", False, False)]
 
 
 def test_no_parameter_list_does_nothing(controller, recorder) -> None:
@@ -137,6 +167,9 @@ def test_error_of_the_manager_is_the_sense_of_the_command(controller, recorder) 
         (COPY_STATUS.format(0x77, 12), (NEXUS, 0, 0x77, 12)),
         (PARAMETERS.format(12), (NEXUS, 3, 0, 12)),
         (FAILURE_DETAILS.format(0x77, 12), (NEXUS, 4, 0x77, 12)),
+        ("84 01 77 00000000000000 0000000c 00 00", (NEXUS, 1, 0x77, 12)),
+        ("84 05 01020304 00000000 0000000c 00 00", (NEXUS, 5, 0x01020304, 12)),
+        ("84 06 01020304 00000000 0000000c 00 00", (NEXUS, 6, 0x01020304, 12)),
     ],
 )
 def test_results_are_cut_to_the_allocation_length(controller, recorder, cdb, call) -> None:
@@ -147,10 +180,10 @@ def test_results_are_cut_to_the_allocation_length(controller, recorder, cdb, cal
 @pytest.mark.parametrize(
     "cdb",
     [
-        "83 01 0000000000000000 00000010 00 00",  # EXTENDED COPY(LID4)
-        "83 1c 0000000000000000 00000010 00 00",  # COPY OPERATION ABORT
-        "84 01 0000000000000000 00000010 00 00",  # RECEIVE COPY DATA(LID1)
-        "84 05 0000000000000000 00000010 00 00",
+        "83 02 0000000000000000 00000010 00 00",
+        "83 1f 0000000000000000 00000010 00 00",
+        "84 02 0000000000000000 00000010 00 00",
+        "84 1f 0000000000000000 00000010 00 00",
     ],
 )
 def test_service_action_that_is_not_there(controller, recorder, cdb) -> None:
