@@ -29,20 +29,23 @@ def read_secret_file(path: Path) -> bytes:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         raise SecretError(f"secret file {path}: {error.strerror}") from None
-    with os.fdopen(fd, "rb") as file:
+    try:
         # Of the open file, not of the path: that may be another one a moment later.
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise SecretError(f"secret file {path} is not a regular file")
-        if status.st_mode & _OTHERS:
-            mode = stat.S_IMODE(status.st_mode)
-            raise SecretError(
-                f"secret file {path} is open to others (mode {mode:04o}): chmod 600 it"
-            )
-        if status.st_uid not in (os.geteuid(), 0):
-            raise SecretError(f"secret file {path} belongs to another user")
-        line = file.read(LONGEST_SECRET + 2).split(b"\n")[0]
+        _require_private(path, os.fstat(fd))
+        line = os.read(fd, LONGEST_SECRET + 2).split(b"\n")[0]
+    finally:
+        os.close(fd)
     return line.removesuffix(b"\r")
+
+
+def _require_private(path: Path, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise SecretError(f"secret file {path} is not a regular file")
+    if status.st_mode & _OTHERS:
+        mode = stat.S_IMODE(status.st_mode)
+        raise SecretError(f"secret file {path} is open to others (mode {mode:04o}): chmod 600 it")
+    if status.st_uid not in (os.geteuid(), 0):
+        raise SecretError(f"secret file {path} belongs to another user")
 
 
 def read_secret_variable(name: str, environment: Mapping[str, str] = os.environ) -> bytes:
@@ -58,6 +61,9 @@ class Login:
 
     credentials: Credentials | None = None
     mutual: Credentials | None = None
+
+
+NOBODY = Login()
 
 
 def login_from_environment(

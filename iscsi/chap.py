@@ -11,8 +11,8 @@ import base64
 import binascii
 import hashlib
 import hmac
-import os
 import re
+import secrets
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -155,7 +155,7 @@ class ChapTarget:
         accounts: Mapping[str, Account],
         *,
         algorithms: Collection[Algorithm] = tuple(Algorithm),
-        random: Callable[[int], bytes] = os.urandom,
+        random: Callable[[int], bytes] = secrets.token_bytes,
     ) -> None:
         self.done = False
         self.name = ""  # who came, once it is done
@@ -232,7 +232,7 @@ class ChapInitiator:
         mutual: Credentials | None = None,
         *,
         algorithms: Sequence[Algorithm] = OFFERED,
-        random: Callable[[int], bytes] = os.urandom,
+        random: Callable[[int], bytes] = secrets.token_bytes,
     ) -> None:
         refuse_one_secret(credentials, mutual)
         self.done = False

@@ -1,12 +1,26 @@
-"""What a target serves, as the command line says it: validated here, trusted from here on."""
+"""What is served, and to whom: validated where it is made, trusted from here on.
+
+The command line and the configuration file (`config_file`) both end in these objects.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
+from serverfree.initiator.secrets import NOBODY, Login
 from serverfree.initiator.sizes import parse_size
+from serverfree.iscsi.chap import Account
+from serverfree.iscsi.names import Portal
+from serverfree.target.access import Entry, Redirect
 
 BLOCK_SIZES = (512, 4096)
+_LARGEST_PHYSICAL = 1 << 20
+_LONGEST_DELAY = 60_000
+DEFAULT_PORTAL = Portal("127.0.0.1", 3260)
+
+# A unit's options by name; a flag has no value.
+Options = Mapping[str, str | None]
 
 
 class ConfigError(ValueError):
@@ -14,8 +28,30 @@ class ConfigError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """What a server lets in. Past a limit the newcomer is refused; nobody else notices."""
+
+    login_timeout: int = 15  # seconds from one login PDU to the next
+    # Seconds of silence after which an initiator is pinged, 0: never; and those it has to answer.
+    # Off by default, since TCP finds hosts that are dead, and an initiator without a thread of its
+    # own (ours, libiscsi's) answers no ping while its program is busy elsewhere.
+    ping_interval: int = 0
+    ping_timeout: int = 30
+    connections: int = 1024  # at one portal
+    connections_per_initiator: int = 256
+    sessions: int = 1024  # at one target
+
+
+@dataclass(frozen=True, slots=True)
 class DiskConfig:
-    """`--disk NAME=PATH[,size=S][,block=512|4096][,thin][,readonly]`."""
+    """`--disk NAME=PATH[,size=S][,block=512|4096][,physical=N][,thin][,readonly][,removable]`.
+
+    Two more make a disk to test hosts with: `bad=LBA[-LBA][:...]`, blocks that cannot be read until
+    they are written, and `delay=MS`, milliseconds before every read and write.
+    """
+
+    KEYS: ClassVar = ("size", "block", "physical", "bad", "delay")
+    FLAGS: ClassVar = ("thin", "readonly", "removable")
 
     name: str
     path: Path
@@ -23,23 +59,75 @@ class DiskConfig:
     block_size: int = 512
     thin: bool = False
     readonly: bool = False
+    removable: bool = False
+    physical_size: int = 0  # bytes of a physical block, 0: those of a logical one
+    bad: tuple[tuple[int, int], ...] = ()  # first and last LBA
+    delay: float = 0  # seconds
 
     @classmethod
     def parse(cls, text: str) -> "DiskConfig":
         """Read the command line form. Raises ConfigError."""
-        name, path, options = _split(text, "--disk", ("size", "block"), ("thin", "readonly"))
-        block = options.get("block", "512")
-        if block not in map(str, BLOCK_SIZES):
-            raise ConfigError(f"--disk {name}: block={block}; it can be 512 or 4096")
-        size = _size(options, "size", f"--disk {name}")
-        if size is not None and (size <= 0 or size % int(block)):
-            raise ConfigError(f"--disk {name}: size={size} is not a whole number of {block}s")
-        return cls(name, path, size, int(block), "thin" in options, "readonly" in options)
+        return cls.make(*_split(text, "--disk"), where="--disk")
+
+    @classmethod
+    def make(cls, name: str, path: Path, options: Options, *, where: str) -> "DiskConfig":
+        """Check the options; `where` they were found is said if they cannot be."""
+        where = f"{where} {name}"
+        _check_options(options, cls.KEYS, cls.FLAGS, where)
+        text = options.get("block", "512")
+        block = next((size for size in BLOCK_SIZES if text == str(size)), None)
+        if block is None:
+            raise ConfigError(f"{where}: block={text}; it can be 512 or 4096")
+        size = _size(options, "size", where)
+        if size is not None and (size <= 0 or size % block):
+            raise ConfigError(f"{where}: size={size} is not a whole number of {block}s")
+        physical = _size(options, "physical", where) or block
+        if physical < block or physical & (physical - 1) or physical > _LARGEST_PHYSICAL:
+            raise ConfigError(
+                f"{where}: physical={physical}; it can be {block} times a power of two, up to "
+                f"{_LARGEST_PHYSICAL}"
+            )
+        return cls(
+            name,
+            path,
+            size,
+            block,
+            "thin" in options,
+            "readonly" in options,
+            "removable" in options,
+            physical,
+            _bad_blocks(options, where),
+            _delay(options, where),
+        )
+
+
+def _bad_blocks(options: Options, where: str) -> tuple[tuple[int, int], ...]:
+    found = []
+    for part in (options.get("bad") or "").split(":") if "bad" in options else ():
+        first, _, last = part.partition("-")
+        if (
+            not first.isdecimal()
+            or not (last or first).isdecimal()
+            or int(last or first) < int(first)
+        ):
+            raise ConfigError(f"{where}: bad={part}; write LBA or LBA-LBA, with colons between")
+        found.append((int(first), int(last or first)))
+    return tuple(found)
+
+
+def _delay(options: Options, where: str) -> float:
+    text = options.get("delay") or "0"
+    if not text.isdecimal() or int(text) > _LONGEST_DELAY:
+        raise ConfigError(f"{where}: delay={text}; it can be 0 to {_LONGEST_DELAY} milliseconds")
+    return int(text) / 1000
 
 
 @dataclass(frozen=True, slots=True)
 class TapeConfig:
     """`--tape NAME=DIR[,capacity=S]`."""
+
+    KEYS: ClassVar = ("capacity",)
+    FLAGS: ClassVar = ()
 
     name: str
     path: Path
@@ -48,34 +136,103 @@ class TapeConfig:
     @classmethod
     def parse(cls, text: str) -> "TapeConfig":
         """Read the command line form. Raises ConfigError."""
-        name, path, options = _split(text, "--tape", ("capacity",), ())
-        return cls(name, path, _size(options, "capacity", f"--tape {name}"))
+        return cls.make(*_split(text, "--tape"), where="--tape")
+
+    @classmethod
+    def make(cls, name: str, path: Path, options: Options, *, where: str) -> "TapeConfig":
+        """Check the options; `where` they were found is said if they cannot be."""
+        where = f"{where} {name}"
+        _check_options(options, cls.KEYS, cls.FLAGS, where)
+        return cls(name, path, _size(options, "capacity", where))
 
 
-def _split(
-    text: str, what: str, keys: tuple[str, ...], flags: tuple[str, ...]
-) -> tuple[str, Path, dict[str, str]]:
+UnitConfig = DiskConfig | TapeConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """How a target is shown: to whom, where, under what other name. `groups` None: everywhere."""
+
+    alias: str = ""
+    groups: frozenset[int] | None = None
+    access: tuple[Entry, ...] = (Entry("*"),)
+    redirect: Redirect | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TargetConfig:
+    """A target with its units by LUN."""
+
+    iqn: str
+    units: Mapping[int, UnitConfig]
+    publication: Publication = Publication()
+
+
+@dataclass(frozen=True, slots=True)
+class MoverConfig:
+    """A copy manager of its own, the portals that it finds units at, and who it is there."""
+
+    iqn: str
+    reach: tuple[Portal, ...]
+    login: Login = NOBODY
+    publication: Publication = Publication()
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Everything that one process serves. `discovery`: who may ask what there is, None anybody."""
+
+    targets: tuple[TargetConfig, ...] = ()
+    movers: tuple[MoverConfig, ...] = ()
+    portals: tuple[Portal, ...] = (DEFAULT_PORTAL,)
+    advertise: tuple[Portal, ...] = ()
+    limits: Limits = Limits()
+    discovery: Account | None = None
+
+    @property
+    def served(self) -> "list[TargetConfig | MoverConfig]":
+        """Return targets and data movers."""
+        return [*self.targets, *self.movers]
+
+
+def lun_order(units: "list[UnitConfig]") -> dict[int, UnitConfig]:
+    """Give units LUNs from 0 in the order given. Raises ConfigError for two of one name."""
+    names = [unit.name for unit in units]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"two units are named {name}")
+    return dict(enumerate(units))
+
+
+def _split(text: str, what: str) -> tuple[str, Path, dict[str, str | None]]:
     definition, *words = text.split(",")
     name, equals, path = definition.partition("=")
     if not name or not equals or not path:
         raise ConfigError(f"{what} {text!r}: write NAME=PATH, then options with commas before them")
-    options = {}
+    options: dict[str, str | None] = {}
     for word in words:
         key, equals, value = word.partition("=")
-        known = key in keys if equals else key in flags
-        if not known or key in options:
-            allowed = ", ".join([f"{key}=" for key in keys] + list(flags))
-            raise ConfigError(
-                f"{what} {name}: option {word!r} is unknown or said twice ({allowed})"
-            )
-        options[key] = value
+        if key in options:
+            raise ConfigError(f"{what} {name}: option {word!r} is unknown or said twice")
+        options[key] = value if equals else None
     return name, Path(path), options
 
 
-def _size(options: Mapping[str, str], key: str, where: str) -> int | None:
-    if key not in options:
+def _check_options(
+    options: Options, keys: tuple[str, ...], flags: tuple[str, ...], where: str
+) -> None:
+    for key, value in options.items():
+        if key not in (flags if value is None else keys):
+            allowed = ", ".join([f"{key}=" for key in keys] + list(flags))
+            said = key if value is None else f"{key}={value}"
+            raise ConfigError(f"{where}: option {said!r} is unknown or said twice ({allowed})")
+
+
+def _size(options: Options, key: str, where: str) -> int | None:
+    text = options.get(key)
+    if text is None:
         return None
     try:
-        return parse_size(options[key])
+        return parse_size(text)
     except ValueError as error:
         raise ConfigError(f"{where}: {key}: {error}") from None

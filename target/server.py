@@ -6,7 +6,6 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from threading import Lock, Thread
 
 from serverfree.iscsi import text
@@ -15,6 +14,7 @@ from serverfree.iscsi.codes import LoginStatus
 from serverfree.iscsi.errors import LoginFailure
 from serverfree.iscsi.login import TargetLogin
 from serverfree.iscsi.names import DiscoveredTarget, Portal, send_targets_pairs
+from serverfree.target.config import Limits
 from serverfree.target.connection import Connection
 from serverfree.target.session import Target
 
@@ -23,21 +23,6 @@ log = logging.getLogger(__name__)
 LOGOUT_TIME = 2  # seconds for initiators to log out when the server stops
 BACKLOG = 128
 _WILDCARDS = ("0.0.0.0", "::")
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a server lets in. Past a limit the newcomer is refused; nobody else notices."""
-
-    login_timeout: int = 15  # seconds from one login PDU to the next
-    # Seconds of silence after which an initiator is pinged, 0: never; and those it has to answer.
-    # Off by default, since TCP finds hosts that are dead, and an initiator without a thread of its
-    # own (ours, libiscsi's) answers no ping while its program is busy elsewhere.
-    ping_interval: int = 0
-    ping_timeout: int = 30
-    connections: int = 1024  # at one portal
-    connections_per_initiator: int = 256
-    sessions: int = 1024  # at one target
 
 
 class Server:
@@ -63,6 +48,7 @@ class Server:
         self.limits = limits or Limits()
         self.discovery = discovery or {}
         self._targets = {target.name: target for target in targets}
+        self._retired: dict[str, Target] = {}  # no logins any more; their sessions go on
         self._entrances: list[_Entrance] = []
         self._connections: set[Connection] = set()
         self._lock = Lock()
@@ -104,7 +90,7 @@ class Server:
             connection.join(max(0.0, deadline - time.monotonic()))
         for connection in connections:
             connection.drop()
-        for target in self.targets:
+        for target in [*self.targets, *self._retired.values()]:
             target.close()
 
     def add_target(self, target: Target) -> None:
@@ -116,6 +102,14 @@ class Server:
         rest = dict(self._targets)
         target = rest.pop(name)
         self._targets = rest
+        self._retired[name] = target
+        return target
+
+    def restore_target(self, name: str) -> Target | None:
+        """Let initiators log in again at a target that was removed; None if there is none."""
+        target = self._retired.pop(name, None)
+        if target is not None:
+            self.add_target(target)
         return target
 
     def find_target(self, name: str) -> Target:

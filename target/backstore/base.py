@@ -6,7 +6,7 @@ from typing import Protocol
 from serverfree.scsi.device import Buffer
 
 
-class StoreError(Exception):
+class StoreError(ValueError):
     """A store cannot be opened or made; the message names it, says what is wrong and what to do."""
 
 
@@ -27,7 +27,6 @@ class BlockStore(Protocol):
     OSError with the errno of the operating system; reading fails as ReadError.
     """
 
-    size: int
     readonly: bool
     can_discard: bool
     """Whether `discard` gives space back."""
@@ -35,6 +34,10 @@ class BlockStore(Protocol):
     """Whether reading and writing may take long enough to hold up others."""
     granularity: int
     """Bytes in which the storage allocates and frees."""
+
+    @property
+    def size(self) -> int:
+        """Bytes that the store holds; more after `grow`, never fewer."""
 
     def view(self, offset: int, length: int) -> Buffer:
         """Return bytes to be sent: maybe a window on the storage, of which only the kernel may

@@ -2,14 +2,11 @@
 
 import argparse
 
-from serverfree.datamover.fabric import DATAMOVER_NAME, NetworkFabric
-from serverfree.datamover.manager import CopyManager
+from serverfree.datamover.fabric import DATAMOVER_NAME
+from serverfree.initiator.secrets import login_from_environment
 from serverfree.iscsi.names import Portal
 from serverfree.target.commands.serve import add_portal_arguments, argument, serve
-from serverfree.target.session import Target
-from serverfree.target.units.controller import CopyController
-
-UNIT_NAME = "copy-manager"
+from serverfree.target.config import DEFAULT_PORTAL, Config, MoverConfig
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -34,17 +31,19 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def run(args: argparse.Namespace) -> int:
-    """Serve a copy manager."""
-    if not args.reach:
+    """Serve a copy manager, or the configuration file."""
+    if args.config is not None and (args.reach or args.iqn):
+        args.parser.error("--config says everything: no --reach or --iqn beside it")
+    if args.config is None and not args.reach:
         args.parser.error("nothing to copy between: give a --reach portal for each storage system")
-    fabric = NetworkFabric(args.reach, initiator_name=args.iqn)
-    try:
-        return serve(
-            args,
-            lambda: Target(
-                args.iqn,
-                [CopyController(UNIT_NAME, CopyManager(fabric), target=args.iqn)],
-            ),
-        )
-    finally:
-        fabric.close()
+    return serve(args, lambda: _config(args))
+
+
+def _config(args: argparse.Namespace) -> Config:
+    iqn = args.iqn or DATAMOVER_NAME
+    return Config(
+        # Whoever starts it by hand is known to the targets by what the environment says.
+        movers=(MoverConfig(iqn, tuple(args.reach), login_from_environment()),),
+        portals=tuple(args.portal or (DEFAULT_PORTAL,)),
+        advertise=tuple(args.advertise or ()),
+    )

@@ -4,15 +4,21 @@ import argparse
 import logging
 import signal
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from serverfree.iscsi.errors import ProtocolError
 from serverfree.iscsi.names import Portal, normalize_name
-from serverfree.target.server import Server
+from serverfree.target.config import DEFAULT_PORTAL, Config, ConfigError
+from serverfree.target.config_file import load
+from serverfree.target.service import Service
 from serverfree.target.session import Target
 
-DEFAULT_PORTAL = "127.0.0.1:3260"
-_SIGNALS = {signal.SIGTERM, signal.SIGINT}
+log = logging.getLogger(__name__)
+
+_STOP = {signal.SIGTERM, signal.SIGINT}
+_RELOAD = signal.SIGHUP
 
 
 def argument(parse: Callable[[str], Any]) -> Callable[[str], Any]:
@@ -30,12 +36,18 @@ def argument(parse: Callable[[str], Any]) -> Callable[[str], Any]:
 def add_portal_arguments(parser: argparse.ArgumentParser, default_iqn: str) -> None:
     """The arguments of everything that listens."""
     parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="F",
+        help="serve what this TOML file says, and nothing else; read again at SIGHUP",
+    )
+    parser.add_argument(
         "--portal",
         type=argument(Portal.parse),
         action="append",
         metavar="H:P",
         help=f"listen here, [V6]:P for IPv6, port 0 for a free one; may be given more than once "
-        f"(default {DEFAULT_PORTAL})",
+        f"(default {DEFAULT_PORTAL}); instead of those of --config",
     )
     parser.add_argument(
         "--advertise",
@@ -45,40 +57,59 @@ def add_portal_arguments(parser: argparse.ArgumentParser, default_iqn: str) -> N
         help="name this address in SendTargets instead of the portals'",
     )
     parser.add_argument(
-        "--iqn", type=argument(normalize_name), default=default_iqn, help="default: %(default)s"
+        "--iqn", type=argument(normalize_name), metavar="NAME", help=f"default: {default_iqn}"
     )
     parser.add_argument(
         "-v", "--verbose", action="store_true", help="log sessions and errors to standard error"
     )
 
 
-def serve(args: argparse.Namespace, make_target: Callable[[], Target]) -> int:
+def serve(args: argparse.Namespace, from_arguments: Callable[[], Config]) -> int:
     """Serve until SIGTERM or SIGINT, then stop cleanly: all that was acknowledged is on disk.
 
-    Prints a line for each LUN, `URL<tab>kind<tab>NAME`, and then `ready`.
+    Prints a line for each LUN, `URL<tab>kind<tab>NAME`, and then `ready`. At SIGHUP the
+    configuration file is read again; if it cannot be, that is logged and nothing changes.
     """
     logging.basicConfig(
         level=logging.INFO if args.verbose else logging.ERROR,
         format="%(asctime)s %(levelname)s %(message)s",
     )
     # Before any thread starts: they inherit it, and the signals come to `sigwait` alone.
-    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-    target = make_target()
-    try:
-        server = Server(
-            [target], args.portal or [Portal.parse(DEFAULT_PORTAL)], args.advertise or ()
-        )
-        addresses = server.start()
-    except OSError:
-        target.close()
-        raise
-    _announce(target, addresses)
-    signal.sigwait(_SIGNALS)
-    server.stop()
+    signal.pthread_sigmask(signal.SIG_BLOCK, _STOP | {_RELOAD})
+    config = from_arguments() if args.config is None else _from_file(args)
+    service = Service(config)
+    _announce(service.targets, service.start())
+    while (caught := signal.sigwait(_STOP | {_RELOAD})) == _RELOAD:
+        if args.config is not None:
+            _reload(service, args)
+    log.info("%s: stopping", signal.Signals(caught).name)
+    service.stop()
     return 0
 
 
-def _announce(target: Target, addresses: Sequence[Portal]) -> None:
-    for lun, unit in sorted(target.units.items()):
-        print(f"iscsi://{addresses[0]}/{target.name}/{lun}", unit.kind, unit.name, sep="\t")
+def _from_file(args: argparse.Namespace) -> Config:
+    """Read the configuration file; portals on the command line win, for tests and trials."""
+    config = load(args.config)
+    return replace(
+        config,
+        portals=tuple(args.portal or config.portals),
+        advertise=tuple(args.advertise or config.advertise),
+    )
+
+
+def _reload(service: Service, args: argparse.Namespace) -> None:
+    try:
+        service.reload(_from_file(args))
+    except (ConfigError, OSError, ValueError, ProtocolError) as error:
+        log.error("not reloaded, the old configuration stays: %s", error)
+    else:
+        log.warning("%s: reloaded", args.config)
+
+
+def _announce(targets: Sequence[Target], addresses: Sequence[Portal]) -> None:
+    for target in targets:
+        groups = target.groups
+        portal = next(a for a in addresses if groups is None or a.group_tag in groups)
+        for lun, unit in sorted(target.units.items()):
+            print(f"iscsi://{portal}/{target.name}/{lun}", unit.kind, unit.name, sep="\t")
     print("ready", flush=True)

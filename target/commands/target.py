@@ -1,20 +1,18 @@
 """`serverfree target`: serve disks and tapes."""
 
 import argparse
-from collections.abc import Sequence
-from contextlib import ExitStack
 
-from serverfree.datamover.buffers import BufferPool
-from serverfree.datamover.manager import CopyManager
-from serverfree.target.backstore.cartridge import open_cartridge
-from serverfree.target.backstore.file import open_file_store
 from serverfree.target.commands.serve import add_portal_arguments, argument, serve
-from serverfree.target.config import DiskConfig, TapeConfig
-from serverfree.target.session import Target
-from serverfree.target.units.base import Unit
-from serverfree.target.units.block import BlockUnit
-from serverfree.target.units.local_fabric import LocalFabric
-from serverfree.target.units.stream import StreamUnit
+from serverfree.target.config import (
+    DEFAULT_PORTAL,
+    Config,
+    ConfigError,
+    DiskConfig,
+    TapeConfig,
+    TargetConfig,
+    UnitConfig,
+    lun_order,
+)
 
 DEFAULT_IQN = "iqn.2026-11.com.example:storage"
 
@@ -49,42 +47,22 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def run(args: argparse.Namespace) -> int:
-    """Serve what the arguments name."""
-    configs: list[DiskConfig | TapeConfig] = args.units or []
-    if not configs:
-        args.parser.error("nothing to serve: give a --disk or a --tape")
-    names = [config.name for config in configs]
-    if len(set(names)) < len(names):
-        args.parser.error("two units have the same name")
-    return serve(args, lambda: _make_target(args.iqn, configs))
+    """Serve what the arguments name, or the configuration file."""
+    units: list[UnitConfig] = args.units or []
+    if args.config is not None and (units or args.iqn):
+        args.parser.error("--config says everything: no --disk, --tape or --iqn beside it")
+    if args.config is None and not units:
+        args.parser.error("nothing to serve: give a --disk or a --tape, or --config")
+    try:
+        by_lun = lun_order(units)
+    except ConfigError as error:
+        args.parser.error(str(error))
+    return serve(args, lambda: _config(args, by_lun))
 
 
-def _make_target(iqn: str, configs: list[DiskConfig | TapeConfig]) -> Target:
-    with ExitStack() as opened:  # what is open is closed again if a later one fails
-        units: list[Unit] = []
-        for config in configs:
-            unit = _open(config, iqn)
-            opened.callback(unit.close)
-            units.append(unit)
-        opened.pop_all()
-    _add_copy_managers(iqn, units)
-    return Target(iqn, units)
-
-
-def _add_copy_managers(iqn: str, units: Sequence[Unit]) -> None:
-    """Give every unit a copy manager for copies among the units of this target."""
-    fabric = LocalFabric(iqn, lambda: units)
-    pool = BufferPool()
-    for unit in units:
-        unit.copy_manager = CopyManager(fabric, own_unit=unit.designator, pool=pool)
-
-
-def _open(config: DiskConfig | TapeConfig, iqn: str) -> Unit:
-    if isinstance(config, TapeConfig):
-        return StreamUnit(
-            config.name, open_cartridge(config.path, capacity=config.capacity), target=iqn
-        )
-    store = open_file_store(
-        config.path, size=config.size, readonly=config.readonly, thin=config.thin
+def _config(args: argparse.Namespace, units: dict[int, UnitConfig]) -> Config:
+    return Config(
+        targets=(TargetConfig(args.iqn or DEFAULT_IQN, units),),
+        portals=tuple(args.portal or (DEFAULT_PORTAL,)),
+        advertise=tuple(args.advertise or ()),
     )
-    return BlockUnit(config.name, store, block_size=config.block_size, target=iqn)

@@ -1,0 +1,249 @@
+"""From a configuration to a running server, and to the next configuration while it runs."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+
+from serverfree.datamover.buffers import BufferPool
+from serverfree.datamover.fabric import NetworkFabric
+from serverfree.datamover.manager import CopyManager
+from serverfree.iscsi.chap import Account
+from serverfree.iscsi.names import Portal
+from serverfree.target.access import AccessList
+from serverfree.target.backstore.base import BlockStore
+from serverfree.target.backstore.cartridge import open_cartridge
+from serverfree.target.backstore.faulty import FaultyStore
+from serverfree.target.backstore.file import open_file_store
+from serverfree.target.backstore.journal import journal_path
+from serverfree.target.backstore.state import StateFile, state_path
+from serverfree.target.config import (
+    Config,
+    ConfigError,
+    DiskConfig,
+    MoverConfig,
+    Publication,
+    TapeConfig,
+    TargetConfig,
+    UnitConfig,
+)
+from serverfree.target.server import Server
+from serverfree.target.session import Target
+from serverfree.target.units.base import Unit
+from serverfree.target.units.block import BlockUnit
+from serverfree.target.units.controller import CopyController
+from serverfree.target.units.local_fabric import LocalFabric
+from serverfree.target.units.stream import StreamUnit
+
+log = logging.getLogger(__name__)
+
+COPY_MANAGER = "copy-manager"  # the name of a data mover's only unit
+
+
+class Service:
+    """What a configuration describes, served from `start` to `stop`. For one thread."""
+
+    def __init__(self, config: Config) -> None:
+        """Open every unit. Raises OSError or StoreError; then nothing is left open."""
+        self._config = config
+        self._served: dict[str, Mapping[int, UnitConfig] | MoverConfig] = {}
+        self._fabrics: list[NetworkFabric] = []
+        self._pool = BufferPool()
+        with ExitStack() as opened:
+            targets = []
+            for wanted in config.served:
+                target = self._open(wanted)
+                opened.callback(target.close)
+                targets.append(target)
+            opened.pop_all()
+        self._server = Server(targets, config.portals)
+        self._set_up(config)
+
+    def start(self) -> list[Portal]:
+        """Listen, and return the portals' addresses. Raises OSError."""
+        try:
+            return self._server.start()
+        except OSError:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """End every connection; everything that was acknowledged is on stable storage then."""
+        self._server.stop()
+        for fabric in self._fabrics:
+            fabric.close()
+
+    @property
+    def targets(self) -> Sequence[Target]:
+        """The targets of this moment."""
+        return self._server.targets
+
+    def reload(self, config: Config) -> None:
+        """Serve this from now on; sessions go on.
+
+        New targets, units and access entries appear, and sessions hear of units that come to them
+        or go from them. A target that is gone takes no logins any more; a unit that is gone ends
+        its commands. Raises ConfigError for what cannot change while it is served and OSError or
+        StoreError for a unit that cannot be opened; then everything is as it was.
+        """
+        self._require_possible(config)
+        with ExitStack() as opened:
+            made: list[Target] = []
+            more: dict[str, dict[int, Unit]] = {}
+            for wanted in config.served:
+                if wanted.iqn not in self._served:
+                    made.append(self._open(wanted))
+                    opened.callback(made[-1].close)
+                elif isinstance(wanted, TargetConfig):
+                    more[wanted.iqn] = self._open_new_units(wanted, opened)
+            opened.pop_all()
+        # From here on nothing can fail.
+        for target in made:
+            self._server.add_target(target)
+        self._take_away(config)
+        for iqn, units in more.items():
+            target = self._server.find_target(iqn)
+            for lun, unit in units.items():
+                self._lend_copy_manager(target, unit)
+                target.add(lun, unit)
+        self._set_up(config)
+        for target in self._server.targets:
+            target.refresh()
+        self._config = config
+
+    # ---------------------------------------------------------------- opening
+
+    def _open(self, wanted: TargetConfig | MoverConfig) -> Target:
+        if isinstance(wanted, MoverConfig):
+            fabric = NetworkFabric(
+                wanted.reach,
+                initiator_name=wanted.iqn,
+                login=wanted.login,
+            )
+            self._fabrics.append(fabric)
+            controller = CopyController(COPY_MANAGER, CopyManager(fabric), target=wanted.iqn)
+            return Target(wanted.iqn, [controller])
+        target = Target(wanted.iqn)
+        with ExitStack() as opened:  # what is open is closed again if a later one fails
+            opened.callback(target.close)
+            for lun, config in wanted.units.items():
+                unit = _open_unit(config, wanted.iqn)
+                self._lend_copy_manager(target, unit)
+                target.add(lun, unit)
+            opened.pop_all()
+        return target
+
+    def _open_new_units(self, wanted: TargetConfig, opened: ExitStack) -> dict[int, Unit]:
+        served = self._served[wanted.iqn]
+        assert not isinstance(served, MoverConfig)
+        units: dict[int, Unit] = {}
+        for lun, config in wanted.units.items():
+            if config not in served.values():
+                units[lun] = unit = _open_unit(config, wanted.iqn)
+                opened.callback(unit.close)
+        return units
+
+    def _lend_copy_manager(self, target: Target, unit: Unit) -> None:
+        """Give a unit a copy manager for copies among the units of its target."""
+        fabric = LocalFabric(target.name, lambda: list(target.units.values()))
+        unit.copy_manager = CopyManager(fabric, own_unit=unit.designator, pool=self._pool)
+
+    # ---------------------------------------------------------------- changing
+
+    def _require_possible(self, config: Config) -> None:
+        if config.portals != self._config.portals:
+            raise ConfigError("server.portals cannot change while they are served")
+        for wanted in config.served:
+            served = self._served.get(wanted.iqn)
+            if served is None:
+                continue
+            if isinstance(wanted, MoverConfig) or isinstance(served, MoverConfig):
+                if isinstance(wanted, TargetConfig) or (wanted.reach, wanted.login) != (
+                    (served.reach, served.login) if isinstance(served, MoverConfig) else ()
+                ):
+                    raise ConfigError(f"datamover {wanted.iqn} cannot change while it is served")
+                continue
+            _require_same_units(wanted, served)
+
+    def _take_away(self, config: Config) -> None:
+        """Targets that are gone take no more logins; units that are gone are closed."""
+        wanted = {one.iqn: one for one in config.served}
+        for target in list(self._server.targets):
+            if target.name not in wanted:
+                self._server.remove_target(target.name)
+        for iqn, one in wanted.items():
+            target = self._server.restore_target(iqn) or self._server.find_target(iqn)
+            served = self._served.get(iqn)
+            if isinstance(one, TargetConfig) and isinstance(served, Mapping):
+                for lun, unit in served.items():
+                    if unit not in one.units.values():
+                        target.remove_unit(lun)
+
+    def _set_up(self, config: Config) -> None:
+        """Everything but units: who may come in, under which names, within which limits."""
+        self._server.advertise = config.advertise
+        self._server.limits = config.limits
+        self._server.discovery = _by_name(config.discovery)
+        for wanted in config.served:
+            target = self._server.find_target(wanted.iqn)
+            self._served[wanted.iqn] = wanted if isinstance(wanted, MoverConfig) else wanted.units
+            _publish(target, wanted.publication)
+            target.max_sessions = config.limits.sessions
+
+
+def _open_unit(config: UnitConfig, iqn: str) -> Unit:
+    if isinstance(config, TapeConfig):
+        cartridge = open_cartridge(config.path, capacity=config.capacity)
+        return StreamUnit(config.name, cartridge, target=iqn)
+    store = open_file_store(
+        config.path, size=config.size, readonly=config.readonly, thin=config.thin
+    )
+    # Nothing is written beside what may only be read.
+    kept = None if config.readonly else config.path
+    return BlockUnit(
+        config.name,
+        _with_faults(store, config),
+        block_size=config.block_size,
+        physical_size=config.physical_size,
+        removable=config.removable,
+        target=iqn,
+        state=None if kept is None else StateFile(state_path(kept)),
+        journal=None if kept is None else journal_path(kept),
+    )
+
+
+def _with_faults(store: BlockStore, config: DiskConfig) -> BlockStore:
+    if not config.bad and not config.delay:
+        return store
+    size = config.block_size
+    return FaultyStore(
+        store, [(first * size, (last + 1) * size) for first, last in config.bad], config.delay
+    )
+
+
+def _require_same_units(wanted: TargetConfig, served: Mapping[int, UnitConfig]) -> None:
+    at = {config.name: (lun, config) for lun, config in served.items()}
+    for lun, config in wanted.units.items():
+        before = at.get(config.name)
+        if before is None:
+            continue
+        if before[0] != lun:
+            raise ConfigError(
+                f"target {wanted.iqn}: unit {config.name} is at LUN {before[0]} and cannot move to "
+                f"{lun} while it is served: give it lun = {before[0]}"
+            )
+        if before[1] != config:
+            raise ConfigError(
+                f"target {wanted.iqn}: unit {config.name} cannot change while it is served: take "
+                "it out, reload, and put it back"
+            )
+
+
+def _by_name(account: Account | None) -> dict[str, Account]:
+    return {} if account is None else {account.credentials.name: account}
+
+
+def _publish(target: Target, publication: Publication) -> None:
+    target.alias = publication.alias
+    target.access = AccessList(publication.access)
+    target.groups = publication.groups
+    target.redirect = publication.redirect
