@@ -2,6 +2,7 @@
 
     list_identifier = 7
     list_id_usage = "hold"            # or "discard", "none"
+    lid4 = true                       # EXTENDED COPY(LID4); then also immediate, good_with_sense
 
     [[cscd]]
     name = "disk"
@@ -121,6 +122,9 @@ def describe(description: Any, look_up: LookUp, folder: Path = Path()) -> CopyLi
         _USAGES[top.choice("list_id_usage", _USAGES, "hold")],
         top.number("priority", NORMAL_PRIORITY),
         sequential_striped=top.flag("sequential_striped"),
+        lid4=top.flag("lid4"),
+        immediate=top.flag("immediate"),
+        good_with_sense=top.flag("good_with_sense"),
     )
     top.done()
     _check_fits(copy, top)

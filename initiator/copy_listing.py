@@ -5,16 +5,22 @@ from dataclasses import fields
 from typing import Any
 
 from serverfree.scsi.copy_cscd import BlockParameters, StreamParameters
-from serverfree.scsi.copy_list import HEADER_LENGTH, CopyList
+from serverfree.scsi.copy_list import CopyList
 
 _ENDS = ("source", "destination")
 
 
 def describe_copy(copy: CopyList) -> Iterator[str]:
     """Yield the lines that tell of a parameter list: header, CSCDs, segments."""
+    flags = "".join(
+        f", {name.replace('_', ' ')}"
+        for name in ("lid4", "immediate", "good_with_sense", "sequential_striped")
+        if getattr(copy, name)
+    )
     yield (
         f"list identifier {copy.list_identifier}, usage {copy.list_id_usage:02b}b, "
         f"{len(copy.cscds)} CSCDs, {len(copy.segments)} segments, {len(copy.inline)} bytes inline"
+        f"{flags}"
     )
     for number, cscd in enumerate(copy.cscds):
         yield f"  CSCD {number}: {describe_cscd(cscd)}"
@@ -27,7 +33,7 @@ def annotate_copy(copy: CopyList) -> Iterator[str]:
     data = copy.pack()
     at = 0
     descriptors: list[Any] = [*copy.cscds, *copy.segments]
-    lengths = [HEADER_LENGTH, *(len(one.pack()) for one in descriptors)]
+    lengths = [copy.cscds_at, *(len(one.pack()) for one in descriptors)]
     for line, length in zip(describe_copy(copy), lengths, strict=True):
         yield line
         yield from hex_dump(data[at : at + length], at)

@@ -37,15 +37,28 @@ from serverfree.initiator.urls import open_session
 from serverfree.iscsi.errors import ProtocolError
 from serverfree.iscsi.names import Url
 from serverfree.scsi.copy_list import CopyList, ListIdUsage
-from serverfree.scsi.copy_results import OperatingParameters
+from serverfree.scsi.copy_results import CopyOperationStatus, OperatingParameters
+from serverfree.scsi.device import Result
 from serverfree.scsi.errors import CheckCondition, ScsiError
 from serverfree.scsi.inquiry import DeviceType
 from serverfree.scsi.sense import Asc, Sense, SenseKey
 from serverfree.scsi.status import Status
 
 POLL_INTERVAL = 0.25
+_UNDER_WAY = (
+    CopyOperationStatus.IN_PROGRESS,
+    CopyOperationStatus.IN_FOREGROUND,
+    CopyOperationStatus.IN_BACKGROUND,
+)
+_DONE_WELL = (
+    CopyOperationStatus.COMPLETED,
+    CopyOperationStatus.COMPLETED_WITH_RESIDUE,
+    CopyOperationStatus.PARTIAL_TOKEN,
+)
 Progress = Callable[[int, int], None]
 """Called with the bytes moved so far and the bytes to move."""
+Held = Callable[[bytes], object]
+"""Called with the data that a copy manager has held for the application client."""
 
 
 class CopyFailed(CheckCondition):
@@ -174,18 +187,25 @@ def xcopy_list(
     copy: CopyList,
     *,
     progress: Progress | None = None,
+    held: Held | None = None,
     timing: Timing | None = None,
 ) -> CopyReport:
     """Have a copy manager do one parameter list, whatever is in it, and return what it came to.
 
-    How much it will move is not known beforehand: `progress` hears of a total of 0. Raises
+    How much it will move is not known beforehand: `progress` hears of a total of 0. `held` is
+    given the data that the manager has held for us, which only this session can ask for. Raises
     CopyFailed, ScsiError, LoginFailure, SessionLost.
     """
     started = time.monotonic()
     meter = Meter(timing)
     unit = meter.open(mover)
     with unit.session:
-        moved = run_plan(CopyManager(unit), Plan((Step(copy, 0),)), progress)
+        manager = CopyManager(unit)
+        moved = run_plan(manager, Plan((Step(copy, 0),)), progress)
+        if held is not None:
+            number = copy.list_identifier
+            data = manager.operation_data(number).data if copy.lid4 else manager.held_data(number)
+            held(data or b"")
     return CopyReport(
         moved, meter.sent, meter.received, time.monotonic() - started, 1, len(copy.segments)
     )
@@ -204,16 +224,38 @@ def run_plan(manager: CopyManager, plan: Plan, progress: Progress | None = None)
 def _run(
     manager: CopyManager, step: Step, before: int, total: int, progress: Progress | None
 ) -> int:
-    """Run one command, telling how far it is; return the bytes it moved."""
+    """Run one command; return the bytes it moved."""
     command = step.copy
     pending = manager.start(command)
-    assert isinstance(pending, PendingCommand)
+    if isinstance(pending, PendingCommand):
+        result = _watch(manager, pending, command, before, total, progress)
+    else:
+        result = pending.wait()
+    if command.immediate and result.status is Status.GOOD:
+        return _follow(manager, command, before, total, progress)
+    moved = _moved(manager, command)
+    if result.status is Status.CHECK_CONDITION and result.sense is not None:
+        if result.sense.key is not SenseKey.COMPLETED:
+            raise _failure(manager, command, result.sense, before + (moved or 0))
+    else:
+        result.check()
+    return step.size if moved is None else moved
+
+
+def _watch(
+    manager: CopyManager,
+    pending: PendingCommand,
+    command: CopyList,
+    before: int,
+    total: int,
+    progress: Progress | None,
+) -> Result:
+    """Wait for a command and tell how far it is; an interrupt aborts it."""
     polling = progress is not None
     try:
         while True:
             try:
-                result = pending.wait(POLL_INTERVAL if polling else None)
-                break
+                return pending.wait(POLL_INTERVAL if polling else None)
             except CommandTimeout:
                 moved = _moved(manager, command)
                 if moved is None:
@@ -226,13 +268,24 @@ def _run(
             with contextlib.suppress(ProtocolError, ScsiError):
                 pending.abort()
         raise
-    moved = _moved(manager, command)
-    if result.status is Status.CHECK_CONDITION and result.sense is not None:
-        if result.sense.key is not SenseKey.COMPLETED:
-            raise _failure(manager, command, result.sense, before + (moved or 0))
-    else:
-        result.check()
-    return step.size if moved is None else moved
+
+
+def _follow(
+    manager: CopyManager, command: CopyList, before: int, total: int, progress: Progress | None
+) -> int:
+    """Stay with a copy that goes on in the background until it has ended (IMMED, 6.4.3.4)."""
+    while True:
+        operation = manager.operation_status(command.list_identifier)
+        moved = before + (operation.bytes_transferred or 0)
+        if progress is not None:
+            progress(min(moved, total or moved), total)
+        if operation.status not in _UNDER_WAY:
+            break
+        time.sleep(POLL_INTERVAL)
+    if operation.status in _DONE_WELL:
+        return moved - before
+    sense = Sense.unpack(operation.sense) if operation.sense else Sense(SenseKey.COPY_ABORTED)
+    raise _failure(manager, command, sense, moved)
 
 
 def _moved(manager: CopyManager, command: CopyList) -> int | None:
@@ -240,6 +293,8 @@ def _moved(manager: CopyManager, command: CopyList) -> int | None:
     if command.list_id_usage is ListIdUsage.NO_IDENTIFIER:
         return None  # whatever is kept under identifier 0 is another copy's
     try:
+        if command.lid4:
+            return manager.operation_status(command.list_identifier).bytes_transferred
         return manager.status(command.list_identifier).bytes_transferred
     except CheckCondition as error:
         if error.sense.key is SenseKey.ILLEGAL_REQUEST:
@@ -250,9 +305,13 @@ def _moved(manager: CopyManager, command: CopyList) -> int | None:
 def _failure(manager: CopyManager, command: CopyList, sense: Sense, moved: int) -> CopyFailed:
     """Say what went wrong, with what the manager has kept about it (SA 4)."""
     with contextlib.suppress(ScsiError, ValueError):
-        details = manager.failure(command.list_identifier)
-        if len(details.sense) > len(sense.raw):
-            sense = Sense.unpack(details.sense)
+        kept = (
+            manager.operation_status(command.list_identifier).sense
+            if command.lid4
+            else manager.failure(command.list_identifier).sense
+        )
+        if len(kept) > len(sense.raw):
+            sense = Sense.unpack(kept)
     words = [str(sense)]
     if sense.key is SenseKey.COPY_ABORTED:
         number = sense.command_specific & 0xFFFF

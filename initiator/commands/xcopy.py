@@ -18,11 +18,11 @@ from serverfree.initiator.commands.common import (
     intermix,
     print_json,
 )
+from serverfree.initiator.copy import copy_cdb
 from serverfree.initiator.copy_listing import annotate_copy, describe_copy
 from serverfree.initiator.copy_plan import DEFAULT_TAPE_BLOCK, Plan
 from serverfree.initiator.sizes import format_size
 from serverfree.initiator.xcopy import CopyReport, Progress, dry_run, read_list, xcopy, xcopy_list
-from serverfree.scsi.cdb.copy import ExtendedCopy
 from serverfree.scsi.copy_list import CopyList
 
 
@@ -41,6 +41,9 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     parser.add_argument(
         "--list", type=Path, metavar="FILE", help="send the parameter list that FILE describes"
+    )
+    parser.add_argument(
+        "--held", type=Path, metavar="FILE", help="of a list: where to put the data held for us"
     )
     parser.add_argument(
         "--skip", type=NUMBER, default=0, metavar="N", help="begin N blocks into the source disk"
@@ -97,6 +100,8 @@ def _check_usage(args: argparse.Namespace) -> None:
         args.wrong("name SRC and DST, or a --list")
     if args.list is not None and (args.source or args.skip or args.seek or args.count is not None):
         args.wrong("a --list says itself what to copy from where to where")
+    if args.held is not None and args.list is None:
+        args.wrong("--held goes with --list")
 
 
 def _run_list(args: argparse.Namespace) -> int:
@@ -105,7 +110,8 @@ def _run_list(args: argparse.Namespace) -> int:
         _show_commands(args, [copy], {})
         return DONE
     with _progress_bar(args) as progress:
-        report = xcopy_list(args.mover, copy, progress=progress)
+        held = None if args.held is None else args.held.write_bytes
+        report = xcopy_list(args.mover, copy, progress=progress, held=held)
     _show_report(args, report)
     return DONE
 
@@ -118,9 +124,9 @@ def _show_commands(args: argparse.Namespace, copies: list[CopyList], facts: dict
     commands = []
     for copy in copies:
         parameters = copy.pack()
-        cdb = ExtendedCopy(parameter_list_length=len(parameters)).pack()
+        cdb = copy_cdb(copy, len(parameters))
         if not args.json:
-            print(f"EXTENDED COPY  {cdb.hex(' ')}")
+            print(f"EXTENDED COPY(LID{4 if copy.lid4 else 1})  {cdb.hex(' ')}")
             print(*annotate_copy(copy), sep="\n")
         commands.append(
             {

@@ -90,7 +90,7 @@ def test_a_dry_run_of_a_list_asks_the_units_only(san, call, tmp_path):
     code, out, err = call("xcopy", "--list", path, "--dry-run")
     assert (code, err) == (0, "")
     lines = out.splitlines()
-    assert lines[0].startswith("EXTENDED COPY  83 00 00 00 00 00 00 00 00 00 00 00 00 94")
+    assert lines[0].startswith("EXTENDED COPY(LID1)  83 00 00 00 00 00 00 00 00 00 00 00 00 94")
     assert "  segment 1: 00h block to stream, 0 -> 1, stream transfer length 65536, " in out
     assert lines[-1].endswith("77 68 61 74 20 74 68 69 73 20 69 73")
 
