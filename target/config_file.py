@@ -183,9 +183,10 @@ class _Table:
             )
 
 
-def load(path: Path) -> Config:
+def load(path: Path, portals: tuple[Portal, ...] = (DEFAULT_PORTAL,)) -> Config:
     """Read a configuration file. Raises ConfigError, whose text names file, key, and what may be.
 
+    `portals` are those to listen at if the file names none.
     Secrets are read along; their files must be closed to everybody else.
     """
     try:
@@ -195,7 +196,7 @@ def load(path: Path) -> Config:
         raise ConfigError(f"{path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: {error}") from None
-    return _Reader(path, content).config()
+    return _Reader(path, content).config(portals)
 
 
 class _Reader:
@@ -207,11 +208,11 @@ class _Reader:
         self._accounts: dict[str, tuple[Credentials, Credentials | None]] = {}
         self._groups: set[int] = set()
 
-    def config(self) -> Config:
+    def config(self, default_portals: tuple[Portal, ...]) -> Config:
         """Return everything that the file says."""
         self._accounts = {name: self._account(name, t) for name, t in self._root.named("account")}
         server = self._root.table("server")
-        portals = server.list_of("portals", Portal.parse) or (DEFAULT_PORTAL,)
+        portals = server.list_of("portals", Portal.parse) or default_portals
         advertise = server.list_of("advertise", Portal.parse) or ()
         discovery = self._reference(server, "discovery_account")
         server.end("portals", "advertise", "discovery_account")

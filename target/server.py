@@ -5,7 +5,7 @@ import logging
 import socket
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from threading import Lock, Thread
 
 from serverfree.iscsi import text
@@ -64,17 +64,50 @@ class Server:
 
         Raises OSError, with the portal in its text, if one cannot be had; then none is.
         """
-        try:
-            for portal in self.portals:
-                self._entrances.append(_Entrance(self, _listen(portal), portal.group_tag))
-        except OSError:
-            for entrance in self._entrances:
-                entrance.close()
-            self._entrances.clear()
-            raise
-        for entrance in self._entrances:
+        for entrance in self._listen(self.portals):
+            self._entrances.append(entrance)
             entrance.open()
+        return self.addresses
+
+    @property
+    def addresses(self) -> list[Portal]:
+        """Where we listen at this moment."""
         return [entrance.address for entrance in self._entrances]
+
+    def move_to(self, portals: Sequence[Portal]) -> Callable[[], None]:
+        """Listen at new portals, and return what makes the change.
+
+        Until that is called nobody is let in at the new ones; then those that are not wanted any
+        more are closed, and connections that came through them end. Raises OSError.
+        """
+        here = {entrance.portal for entrance in self._entrances}
+        new = self._listen([portal for portal in portals if portal not in here])
+
+        def change() -> None:
+            old = [entrance for entrance in self._entrances if entrance.portal not in portals]
+            for entrance in new:
+                entrance.open()
+            self._entrances = [e for e in self._entrances if e not in old] + new
+            self.portals = portals
+            for entrance in old:
+                entrance.close()
+            with self._lock:
+                cut = [one for one in self._connections if one.entrance in old]
+            for connection in cut:
+                connection.drop()
+
+        return change
+
+    def _listen(self, portals: Sequence[Portal]) -> "list[_Entrance]":
+        entrances: list[_Entrance] = []
+        try:
+            for portal in portals:
+                entrances.append(_Entrance(self, _listen(portal), portal))
+        except OSError:
+            for entrance in entrances:
+                entrance.close()
+            raise
+        return entrances
 
     def stop(self) -> None:
         """Take no more, end every connection, put everything acknowledged on stable storage."""
@@ -169,12 +202,14 @@ class Server:
 class _Entrance:
     """One portal: its listening socket, and what those who come through it find."""
 
-    def __init__(self, server: Server, listener: socket.socket, group_tag: int) -> None:
-        self.group_tag = group_tag
+    def __init__(self, server: Server, listener: socket.socket, portal: Portal) -> None:
+        self.portal = portal  # as it was asked for
+        self.group_tag = portal.group_tag
         host, port = listener.getsockname()[:2]
-        self.address = Portal(host, port, group_tag)
+        self.address = Portal(host, port, portal.group_tag)
         self._server = server
         self._listener = listener
+        self._closing = False
         self._thread: Thread | None = None
 
     @property
@@ -194,6 +229,7 @@ class _Entrance:
 
     def close(self) -> None:
         """Take no more."""
+        self._closing = True
         if self._thread is not None:
             self._listener.shutdown(socket.SHUT_RDWR)  # wakes the accept
             self._thread.join()
@@ -241,11 +277,11 @@ class _Entrance:
         return text.pack(send_targets_pairs(one for one in found if one.portals))
 
     def _accept(self) -> None:
-        while not self._server._stopping:
+        while not self._closing:
             try:
                 sock, _ = self._listener.accept()
             except OSError as error:
-                if self._server._stopping:
+                if self._closing:
                     return
                 if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
                     log.warning("cannot accept: %s", error)

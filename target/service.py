@@ -44,7 +44,6 @@ class Service:
 
     def __init__(self, config: Config) -> None:
         """Open every unit. Raises OSError or StoreError; then nothing is left open."""
-        self._config = config
         self._served: dict[str, Mapping[int, UnitConfig] | MoverConfig] = {}
         self._fabrics: list[NetworkFabric] = []
         self._pool = BufferPool()
@@ -82,8 +81,9 @@ class Service:
 
         New targets, units and access entries appear, and sessions hear of units that come to them
         or go from them. A target that is gone takes no logins any more; a unit that is gone ends
-        its commands. Raises ConfigError for what cannot change while it is served and OSError or
-        StoreError for a unit that cannot be opened; then everything is as it was.
+        its commands, and a portal that is gone its connections. Raises ConfigError for what cannot
+        change while it is served, and OSError or StoreError for a unit that cannot be opened and a
+        portal that cannot be had; then everything is as it was.
         """
         self._require_possible(config)
         with ExitStack() as opened:
@@ -95,6 +95,7 @@ class Service:
                     opened.callback(made[-1].close)
                 elif isinstance(wanted, TargetConfig):
                     more[wanted.iqn] = self._open_new_units(wanted, opened)
+            move = self._server.move_to(config.portals)
             opened.pop_all()
         # From here on nothing can fail.
         for target in made:
@@ -108,7 +109,7 @@ class Service:
         self._set_up(config)
         for target in self._server.targets:
             target.refresh()
-        self._config = config
+        move()
 
     # ---------------------------------------------------------------- opening
 
@@ -150,8 +151,6 @@ class Service:
     # ---------------------------------------------------------------- changing
 
     def _require_possible(self, config: Config) -> None:
-        if config.portals != self._config.portals:
-            raise ConfigError("server.portals cannot change while they are served")
         for wanted in config.served:
             served = self._served.get(wanted.iqn)
             if served is None:
@@ -205,6 +204,7 @@ def _open_unit(config: UnitConfig, iqn: str) -> Unit:
         block_size=config.block_size,
         physical_size=config.physical_size,
         removable=config.removable,
+        long_cdbs=config.long_cdbs,
         target=iqn,
         state=None if kept is None else StateFile(state_path(kept)),
         journal=None if kept is None else journal_path(kept),

@@ -47,7 +47,7 @@ def add_portal_arguments(parser: argparse.ArgumentParser, default_iqn: str) -> N
         action="append",
         metavar="H:P",
         help=f"listen here, [V6]:P for IPv6, port 0 for a free one; may be given more than once "
-        f"(default {DEFAULT_PORTAL}); instead of those of --config",
+        f"(default {DEFAULT_PORTAL}); a --config may name others",
     )
     parser.add_argument(
         "--advertise",
@@ -88,13 +88,9 @@ def serve(args: argparse.Namespace, from_arguments: Callable[[], Config]) -> int
 
 
 def _from_file(args: argparse.Namespace) -> Config:
-    """Read the configuration file; portals on the command line win, for tests and trials."""
-    config = load(args.config)
-    return replace(
-        config,
-        portals=tuple(args.portal or config.portals),
-        advertise=tuple(args.advertise or config.advertise),
-    )
+    """Read the configuration file; the command line fills up what it does not say."""
+    config = load(args.config, tuple(args.portal or (DEFAULT_PORTAL,)))
+    return replace(config, advertise=config.advertise or tuple(args.advertise or ()))
 
 
 def _reload(service: Service, args: argparse.Namespace) -> None:

@@ -380,7 +380,6 @@ def test_access_and_accounts_change_for_those_who_come_and_maps_for_those_who_ar
     [
         (target("b", "a"), "unit b is at LUN 1 and cannot move to 0 while it is served"),
         (target("a", "b").replace('size = "1MiB"', "thin = true"), "unit a cannot change while"),
-        ('[server]\nportals = ["127.0.0.1:1"]\n' + target("a", "b"), "portals cannot change"),
         (target("a", "b", "a"), "a name that no other unit of the target has"),
     ],
 )
@@ -407,6 +406,33 @@ def test_a_unit_that_cannot_be_opened_leaves_everything_as_it_was(serve, tmp_pat
         (tmp_path / "b.img").rmdir()
         served.reload(target("a", "c", "b") + target("d", iqn=OTHER))
         assert session.report_luns() == [0, 1, 2]
+
+
+def test_portals_come_and_go_with_the_connections_through_them(serve):
+    served = serve('[server]\nportals = ["127.0.0.1:0", "127.0.0.1:0,2"]\n' + target("a"))
+    one, two = (address.port for address in served.addresses)
+    with served.log_in(port=one) as first, served.log_in(port=two) as second:
+        served.reload('[server]\nportals = ["127.0.0.1:0"]\n' + target("a"))
+        with pytest.raises(SessionLost):
+            second.ping()
+        with pytest.raises(SessionLost):
+            served.log_in(port=two)
+        assert first.ping() < 5
+        served.reload(f'[server]\nportals = ["127.0.0.1:0", "127.0.0.1:{two},2"]\n' + target("a"))
+        with served.log_in(port=two) as again:
+            assert again.report_luns() == [0]
+        assert first.ping() < 5
+
+
+def test_a_portal_that_cannot_be_had_changes_nothing(serve):
+    served = serve(target("a"))
+    with served.log_in() as session:
+        taken = f'[server]\nportals = ["127.0.0.1:{served.port},7", "127.0.0.1:0"]\n'
+        with pytest.raises(OSError, match="cannot listen"):
+            served.reload(taken + target("a", "b"))
+        assert session.report_luns() == [0]
+        with served.log_in():
+            pass
 
 
 @pytest.mark.served
