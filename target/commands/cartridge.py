@@ -49,6 +49,14 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     check.add_argument("--repair", action="store_true", help="make anew what can be derived")
     check.set_defaults(act=_check)
 
+    exchange = does.add_parser(
+        "exchange",
+        help="put another cartridge into the folder of a drive that has unloaded its own",
+    )
+    _folder(exchange)
+    exchange.add_argument("other", type=Path, metavar="OTHER")
+    exchange.set_defaults(act=_exchange)
+
     protect = does.add_parser("protect", help="move the write-protect switch")
     _folder(protect)
     protect.add_argument("switch", choices=("on", "off"))
@@ -139,6 +147,16 @@ def _check(args: argparse.Namespace) -> int:
     if not found:
         print("sound")
     return 1 if found else 0
+
+
+def _exchange(args: argparse.Namespace) -> int:
+    for folder in (args.folder, args.other):
+        open_cartridge(folder).abandon()  # both are cartridges, and no drive holds them
+    aside = args.folder.with_name(f"{args.folder.name}.aside")
+    args.folder.rename(aside)
+    args.other.rename(args.folder)
+    aside.rename(args.other)
+    return 0
 
 
 def _protect(args: argparse.Namespace) -> int:
