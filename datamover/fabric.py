@@ -2,11 +2,12 @@
 
 import contextlib
 import logging
+import socket
 import threading
 import time
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from serverfree.datamover.errors import UnitUnreachable
 from serverfree.datamover.units import CARRIER_FAILURES, AttachedUnit, Facts
@@ -14,7 +15,7 @@ from serverfree.initiator.connection import Timing
 from serverfree.initiator.discovery import discover
 from serverfree.initiator.secrets import NOBODY, Login
 from serverfree.initiator.session import LogicalUnit, PendingCommand, Session
-from serverfree.iscsi.names import DiscoveredTarget, Portal
+from serverfree.iscsi.names import DEFAULT_PORT, DiscoveredTarget, Portal
 from serverfree.scsi.cdb.primary import Inquiry
 from serverfree.scsi.designator import Association, Designator
 from serverfree.scsi.device import Buffer, execute_in
@@ -39,6 +40,17 @@ class Fabric(Protocol):
 
         `nexus` is whoever has asked for the copy: it gets only what it could itself reach.
         Raises UnitUnreachable.
+        """
+
+
+@runtime_checkable
+class PortalFabric(Protocol):
+    """A fabric that also knows units by where they are: for CSCD descriptors E5h and EAh."""
+
+    def open_at(self, portal: Portal, lun: int, nexus: Hashable = None) -> AttachedUnit:
+        """Return a way to the unit with this LUN behind this portal. Raises UnitUnreachable.
+
+        The portal has an address in numbers, and port 0 where that was not said.
         """
 
 
@@ -161,6 +173,37 @@ class NetworkFabric:
         if unit is None:
             raise UnitUnreachable(f"no unit {designator} at {', '.join(map(str, self._reach))}")
         return unit
+
+    def open_at(self, portal: Portal, lun: int, nexus: Hashable = None) -> NetworkUnit:
+        """Return the unit with this LUN behind this portal. Raises UnitUnreachable.
+
+        A parameter list must not make the mover knock at any door: the portal is one of `reach`.
+        It names no target, so exactly one of those there must have that LUN.
+        """
+        if portal.port == 0:
+            portal = Portal(portal.host, DEFAULT_PORT)
+        if not any(_is_at(one, portal) for one in self._reach):
+            raise UnitUnreachable(f"{portal} is not one of the portals to reach")
+        found: list[tuple[_Link, list[Key]]] = []
+        for target in self._targets_at(portal):
+            for link in self._links(_Path(target.name, (portal,), lun)):
+                try:
+                    if lun in link.session.report_luns():
+                        names = [key_of(one) for one in _designators(link.session, lun)]
+                        found.append((link, names))
+                    else:
+                        self._keep(link)
+                except _FAILURES as error:
+                    log.warning("cannot ask %s for its units: %s", target.name, error)
+                    link.session.close()
+                    continue
+                break
+        if len(found) != 1 or not found[0][1]:
+            for link, _ in found:
+                self._keep(link)
+            raise UnitUnreachable(f"{len(found)} targets at {portal} have LUN {lun}")
+        link, names = found[0]
+        return NetworkUnit(self, link, lun, min(names))
 
     def close(self) -> None:
         """Log out everywhere; what is still in use is let go of when it is handed back."""
@@ -291,6 +334,16 @@ class NetworkFabric:
                 continue
             self._keep(link)
             return
+
+
+def _is_at(reached: Portal, portal: Portal) -> bool:
+    """Whether a portal, maybe by a name, is at this address."""
+    if reached.port != portal.port:
+        return False
+    with contextlib.suppress(OSError):
+        addresses = socket.getaddrinfo(reached.host, reached.port, type=socket.SOCK_STREAM)
+        return any(address[4][0] == portal.host for address in addresses)
+    return False
 
 
 def _designators(session: Session, lun: int) -> Iterator[Designator]:

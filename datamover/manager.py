@@ -7,16 +7,19 @@ nor logical units: a fabric finds the units, whoever calls has the command.
 import logging
 import threading
 from collections.abc import Callable, Hashable
+from dataclasses import replace
 
 from serverfree.datamover.buffers import MIB, BufferPool, Slabs
 from serverfree.datamover.copies import NOTHING_TO_TELL, Copies, Copy
 from serverfree.datamover.endpoints import DISK_WINDOW, PIECE
 from serverfree.datamover.engine import Engine
-from serverfree.datamover.errors import CopyAborted
-from serverfree.datamover.fabric import Fabric
+from serverfree.datamover.errors import CopyAborted, UnitUnreachable
+from serverfree.datamover.fabric import Fabric, PortalFabric
 from serverfree.datamover.held import HELD_DATA_LIMIT
 from serverfree.datamover.participants import Participants
 from serverfree.datamover.plan import IMPLEMENTED_SEGMENTS, Planner
+from serverfree.datamover.units import AttachedUnit
+from serverfree.iscsi.names import Portal
 from serverfree.scsi.cdb.copy import (
     CopyOperationAbort,
     ExtendedCopy,
@@ -28,7 +31,13 @@ from serverfree.scsi.cdb.copy import (
     ReceiveCopyStatus,
     ReceiveCopyStatusLid4,
 )
-from serverfree.scsi.copy_cscd import IdentificationCscd, StreamParameters
+from serverfree.scsi.copy_cscd import (
+    AddressCscd,
+    IdentificationCscd,
+    Ipv4Cscd,
+    Ipv6Cscd,
+    StreamParameters,
+)
 from serverfree.scsi.copy_list import (
     HEADER_LENGTH,
     NULL_BLOCK,
@@ -47,6 +56,7 @@ from serverfree.scsi.copy_segments import TapeImage
 from serverfree.scsi.designator import Designator
 from serverfree.scsi.device import Buffer
 from serverfree.scsi.errors import CheckCondition, invalid_field_in_cdb
+from serverfree.scsi.luns import unpack_lun
 from serverfree.scsi.sense import Asc, Sense, SenseKey
 
 log = logging.getLogger(__name__)
@@ -91,6 +101,9 @@ class CopyManager:
         self._fabric = fabric
         self._own_unit = own_unit
         self._pool = pool or BufferPool()
+        if isinstance(fabric, PortalFabric):
+            types = {*limits.descriptor_types, Ipv4Cscd.TYPE, Ipv6Cscd.TYPE}
+            limits = replace(limits, descriptor_types=tuple(sorted(types)))
         self._limits = limits
         self._copies = Copies(limits, tolerant=tolerate_duplicate_identifiers)
         self._resets = 0
@@ -233,7 +246,7 @@ class CopyManager:
                 raise CopyAborted(Asc.COMMANDS_CLEARED_BY_DEVICE_SERVER).in_segment(0)
             participants = Participants(
                 copy_list,
-                lambda designator: self._fabric.open(designator, nexus),
+                lambda name: self._open(name, nexus),
                 self._own_unit,
                 copy.activity,
             )
@@ -248,6 +261,14 @@ class CopyManager:
                 ).run()
             finally:
                 participants.close()
+
+    def _open(self, name: Designator | AddressCscd, nexus: Hashable) -> AttachedUnit:
+        if isinstance(name, Designator):
+            return self._fabric.open(name, nexus)
+        lun = unpack_lun(name.lun)
+        if lun is None or not isinstance(self._fabric, PortalFabric):
+            raise UnitUnreachable(f"no unit at {name.address}")
+        return self._fabric.open_at(Portal(str(name.address), name.port), lun, nexus)
 
 
 # ---------------------------------------------------------------------- results

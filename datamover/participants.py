@@ -13,7 +13,16 @@ from serverfree.datamover.units import (
     Outbox,
     Role,
 )
-from serverfree.scsi.copy_cscd import BlockParameters, IdentificationCscd, StreamParameters
+from serverfree.scsi.copy_cscd import (
+    CSCD_LENGTH,
+    AddressCscd,
+    BlockParameters,
+    Cscd,
+    Extension,
+    IdentificationCscd,
+    Ipv6Cscd,
+    StreamParameters,
+)
 from serverfree.scsi.copy_list import NULL_BLOCK, NULL_STREAM, THIS_UNIT, CopyList
 from serverfree.scsi.designator import Designator
 from serverfree.scsi.inquiry import DeviceType
@@ -49,7 +58,7 @@ class Participants:
     def __init__(
         self,
         copy_list: CopyList,
-        open_unit: Callable[[Designator], AttachedUnit],
+        open_unit: Callable[[Designator | AddressCscd], AttachedUnit],
         own_unit: Designator | None = None,
         activity: Activity | None = None,
     ) -> None:
@@ -133,27 +142,33 @@ class Participants:
             return _open_tape(unit, facts, cscd)
         raise _wrong_role(role)
 
-    def _attached(self, cscd_id: int, role: Role) -> tuple[CopyUnit, IdentificationCscd | None]:
-        cscd: IdentificationCscd | None = None
+    def _attached(self, cscd_id: int, role: Role) -> tuple[CopyUnit, Cscd | None]:
+        cscd: Cscd | None = None
         pointer: FieldPointer | None = None
         if cscd_id < len(self._list.cscds):
             cscd = self._list.cscds[cscd_id]
-            at = self._list.cscds_at + cscd_id * cscd.LENGTH
+            at = self._list.cscds_at + cscd_id * CSCD_LENGTH
             pointer = FieldPointer(at) if at <= _LAST_POINTED else None
-            designator = cscd.designator
+            if isinstance(cscd, Extension):
+                raise CopyAborted(Asc.INVALID_FIELD_IN_PARAMETER_LIST, _named_by(role))
+            if isinstance(cscd, Ipv6Cscd) and not cscd.extended:
+                raise CopyAborted(Asc.INVALID_FIELD_IN_PARAMETER_LIST, FieldPointer(at + 32))
+            name: Designator | AddressCscd = (
+                cscd.designator if isinstance(cscd, IdentificationCscd) else cscd
+            )
         elif cscd_id == THIS_UNIT and self._own_unit is not None:
-            designator = self._own_unit
+            name = self._own_unit
         else:
             raise _unreachable(role)  # no descriptor has this number
-        unit = CopyUnit(self._attach(designator, pointer), pointer, self._activity, self._outbox)
+        unit = CopyUnit(self._attach(name, pointer), pointer, self._activity, self._outbox)
         self._opened.append(unit)
         return unit, cscd
 
-    def _attach(self, designator: Designator, pointer: FieldPointer | None) -> AttachedUnit:
+    def _attach(self, name: Designator | AddressCscd, pointer: FieldPointer | None) -> AttachedUnit:
         # One way to a unit, however many descriptors and designators name it: so its commands
         # keep their order, and a read of what is still to be written there is noticed.
         try:
-            attached = self._open(designator)
+            attached = self._open(name)
         except UnitUnreachable:
             raise CopyAborted(Asc.COPY_TARGET_DEVICE_NOT_REACHABLE, pointer) from None
         present = self._units.setdefault(attached.identity, attached)
@@ -162,7 +177,7 @@ class Participants:
         return present
 
 
-def _open_disk(unit: CopyUnit, facts: Facts, cscd: IdentificationCscd | None) -> Disk:
+def _open_disk(unit: CopyUnit, facts: Facts, cscd: Cscd | None) -> Disk:
     stated = cscd.parameters if cscd is not None else BlockParameters()
     assert isinstance(stated, BlockParameters), "the parameter list pairs them by device type"
     length = facts.block_length or 0
@@ -175,7 +190,7 @@ def _open_disk(unit: CopyUnit, facts: Facts, cscd: IdentificationCscd | None) ->
     return Disk(unit, length, facts.blocks, transfer, stated.pad)
 
 
-def _open_tape(unit: CopyUnit, facts: Facts, cscd: IdentificationCscd | None) -> Tape:
+def _open_tape(unit: CopyUnit, facts: Facts, cscd: Cscd | None) -> Tape:
     stated = cscd.parameters if cscd is not None else StreamParameters()
     assert isinstance(stated, StreamParameters), "the parameter list pairs them by device type"
     if stated.fixed and facts.block_length not in (None, stated.block_length):

@@ -1,6 +1,8 @@
 """CSCD descriptors: the copy sources and copy destinations of a parameter list (SPC-4 6.4.5)."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from ipaddress import IPv4Address, IPv6Address
+from struct import Struct
 from typing import ClassVar
 
 from construct import BitsInteger, BitStruct, Flag, Padding
@@ -127,18 +129,150 @@ class IdentificationCscd:
         """
         raw = bytes(data[: cls.LENGTH])
         header = _Header.unpack(raw)
-        kind = PARAMETERS.get(header.device_type)
-        if kind is None:
-            raise InvalidField(1, 4)
-        if raw[_DESIGNATION_AT + 3] > MAX_DESIGNATOR:
+        if raw[_DESIGNATION_AT + 3] > MAX_DESIGNATOR and header.device_type in PARAMETERS:
             raise InvalidField(_DESIGNATION_AT + 3)
-        parameters = kind.unpack(raw[_PARAMETERS_AT:])
-        if isinstance(parameters, BlockParameters):
-            if header.device_type and not parameters.block_length:
-                raise InvalidField(29)
-        elif isinstance(parameters, StreamParameters) and parameters.fixed != bool(
-            parameters.block_length
-        ):
-            raise InvalidField(28, 0) if parameters.fixed else InvalidField(29)
+        parameters = _unpack_parameters(header.device_type, raw)
         designator = replace(Designator.unpack(raw[_DESIGNATION_AT:_PARAMETERS_AT]), protocol=None)
         return cls(designator, parameters, header.device_type, header.relative_initiator_port)
+
+
+def _unpack_parameters(device_type: int, raw: bytes) -> DeviceParameters:
+    """Read the device type specific parameters of a descriptor's first 32 bytes."""
+    kind = PARAMETERS.get(device_type)
+    if kind is None:
+        raise InvalidField(1, 4)
+    parameters = kind.unpack(raw[_PARAMETERS_AT : _PARAMETERS_AT + 4])
+    if isinstance(parameters, BlockParameters):
+        if device_type and not parameters.block_length:
+            raise InvalidField(29)
+    elif isinstance(parameters, StreamParameters) and parameters.fixed != bool(
+        parameters.block_length
+    ):
+        raise InvalidField(28, 0) if parameters.fixed else InvalidField(29)
+    return parameters
+
+
+TCP = 6
+_IPV4 = Struct(">8s4s6xH2xH")  # from byte 4 on
+_IPV6 = Struct(">8s16s")
+_IPV6_EXTENSION = Struct(">BxHH26x")
+EXTENSION = 0xFF
+
+
+@dataclass(frozen=True, slots=True)
+class Ipv4Cscd:
+    """E5h: the unit with a LUN behind an IPv4 portal (SPC-4 7.6.3.8).
+
+    `lun` is the 8-byte field. No target is named: see `datamover.fabric`.
+    """
+
+    TYPE: ClassVar[int] = 0xE5
+    LENGTH: ClassVar[int] = 32
+
+    lun: bytes
+    address: IPv4Address
+    port: int
+    parameters: DeviceParameters
+    device_type: int
+    relative_initiator_port: int = 0
+    protocol: int = TCP
+
+    def pack(self) -> bytes:
+        """The 32 bytes on the wire."""
+        return (
+            _Header(self.TYPE, self.device_type, self.relative_initiator_port).pack()
+            + _IPV4.pack(self.lun, self.address.packed, self.port, self.protocol)
+            + self.parameters.pack()
+        )
+
+    @classmethod
+    def unpack(cls, data: Buffer) -> "Ipv4Cscd":
+        """Read the 32 bytes. Raises InvalidField, also for a protocol other than TCP."""
+        raw = bytes(data[: cls.LENGTH])
+        header = _Header.unpack(raw)
+        lun, address, port, protocol = _IPV4.unpack_from(raw, 4)
+        if protocol != TCP:
+            raise InvalidField(26)
+        return cls(
+            lun,
+            IPv4Address(address),
+            port,
+            _unpack_parameters(header.device_type, raw),
+            header.device_type,
+            header.relative_initiator_port,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Ipv6Cscd:
+    """EAh: the unit with a LUN behind an IPv6 portal (SPC-4 7.6.3.9).
+
+    64 bytes, and so two CSCD DESCRIPTOR IDs: in a list an `Extension` has the second one. Where
+    byte 32 is not FFh, `extended` is False and the descriptor good for nothing (6.4.5.2).
+    """
+
+    TYPE: ClassVar[int] = 0xEA
+    LENGTH: ClassVar[int] = 64
+
+    lun: bytes
+    address: IPv6Address
+    port: int
+    parameters: DeviceParameters
+    device_type: int
+    relative_initiator_port: int = 0
+    protocol: int = TCP
+    extended: bool = True
+
+    def pack(self) -> bytes:
+        """The 64 bytes on the wire."""
+        return (
+            _Header(self.TYPE, self.device_type, self.relative_initiator_port).pack()
+            + _IPV6.pack(self.lun, self.address.packed)
+            + self.parameters.pack()
+            + _IPV6_EXTENSION.pack(EXTENSION if self.extended else 0, self.port, self.protocol)
+        )
+
+    @classmethod
+    def unpack(cls, data: Buffer) -> "Ipv6Cscd":
+        """Read the 64 bytes. Raises InvalidField, also for a protocol other than TCP."""
+        raw = bytes(data[: cls.LENGTH])
+        header = _Header.unpack(raw)
+        lun, address = _IPV6.unpack_from(raw, 4)
+        extension, port, protocol = _IPV6_EXTENSION.unpack_from(raw, 32)
+        if protocol != TCP and extension == EXTENSION:
+            raise InvalidField(36)
+        return cls(
+            lun,
+            IPv6Address(address),
+            port,
+            _unpack_parameters(header.device_type, raw),
+            header.device_type,
+            header.relative_initiator_port,
+            protocol,
+            extension == EXTENSION,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Extension:
+    """The second half of a descriptor of 64 bytes; nothing may name it."""
+
+    LENGTH: ClassVar[int] = 32
+
+    parameters: DeviceParameters = field(default_factory=BlockParameters)
+    device_type: int = 0
+
+    def pack(self) -> bytes:
+        """Nothing: its bytes come with the first half."""
+        return b""
+
+
+AddressCscd = Ipv4Cscd | Ipv6Cscd
+Cscd = IdentificationCscd | Ipv4Cscd | Ipv6Cscd | Extension
+CSCD_LENGTH = 32
+CSCD_TYPES: dict[int, type[IdentificationCscd | Ipv4Cscd | Ipv6Cscd]] = {
+    IdentificationCscd.TYPE: IdentificationCscd,
+    Ipv4Cscd.TYPE: Ipv4Cscd,
+    Ipv6Cscd.TYPE: Ipv6Cscd,
+}
+"""The descriptors that can be read, by DESCRIPTOR TYPE CODE (SPC-4 table 131)."""

@@ -9,7 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-from serverfree.scsi.copy_cscd import BlockParameters, IdentificationCscd, InvalidField
+from serverfree.scsi.copy_cscd import (
+    CSCD_LENGTH,
+    CSCD_TYPES,
+    BlockParameters,
+    Cscd,
+    Extension,
+    InvalidField,
+)
 from serverfree.scsi.copy_header import (
     LID4_FORMAT,
     LID4_HEADER_CSCD_LENGTH,
@@ -56,7 +63,7 @@ class CopyList:
     G_SENSE (`good_with_sense`) and IMMED (`immediate`).
     """
 
-    cscds: Sequence[IdentificationCscd] = ()
+    cscds: Sequence[Cscd] = ()
     segments: Sequence[Segment] = ()
     inline: Buffer = b""
     list_identifier: int = 0
@@ -158,7 +165,7 @@ def _check_lengths(
         raise _illegal(Asc.INLINE_DATA_LENGTH_EXCEEDED, at)
     if header_length + descriptors + header.inline_data_length > present:
         raise _length_error()
-    if header.cscd_list_length % IdentificationCscd.LENGTH:
+    if header.cscd_list_length % CSCD_LENGTH:
         raise _length_error()
 
 
@@ -173,22 +180,26 @@ def _check_identifier(header: Lid1Header | Lid4Header, limits: OperatingParamete
             raise _illegal(Asc.INVALID_FIELD_IN_PARAMETER_LIST, at)
 
 
-def _unpack_cscds(
-    data: Buffer, start: int, end: int, limits: OperatingParameters
-) -> list[IdentificationCscd]:
-    length = IdentificationCscd.LENGTH
-    if (end - start) // length > limits.maximum_cscd_count:
+def _unpack_cscds(data: Buffer, start: int, end: int, limits: OperatingParameters) -> list[Cscd]:
+    if (end - start) // CSCD_LENGTH > limits.maximum_cscd_count:
         raise _illegal(Asc.TOO_MANY_TARGET_DESCRIPTORS, 42 if start != HEADER_LENGTH else 2)
-    cscds = []
-    for at in range(start, end, length):
-        if data[at] != IdentificationCscd.TYPE or data[at] not in limits.descriptor_types:
+    cscds: list[Cscd] = []
+    at = start
+    while at < end:
+        kind = CSCD_TYPES.get(data[at])
+        if kind is None or data[at] not in limits.descriptor_types:
             raise _illegal(Asc.UNSUPPORTED_TARGET_DESCRIPTOR_TYPE_CODE, at)
+        if at + kind.LENGTH > end:
+            raise _length_error()
         try:
-            cscds.append(IdentificationCscd.unpack(data[at : at + length]))
+            cscds.append(kind.unpack(data[at : at + kind.LENGTH]))
         except InvalidField as wrong:
             raise _illegal(
                 Asc.INVALID_FIELD_IN_PARAMETER_LIST, at + wrong.byte, wrong.bit
             ) from None
+        if kind.LENGTH > CSCD_LENGTH:
+            cscds.append(Extension())  # it has an identifier too
+        at += kind.LENGTH
     return cscds
 
 
@@ -196,7 +207,7 @@ def _unpack_segments(
     data: Buffer,
     at: int,
     end: int,
-    cscds: Sequence[IdentificationCscd],
+    cscds: Sequence[Cscd],
     limits: OperatingParameters,
 ) -> list[Segment]:
     segments: list[Segment] = []
@@ -234,7 +245,7 @@ _TRANSFER_LENGTHS = (
 )
 
 
-def _check_segment(segment: Segment, at: int, cscds: Sequence[IdentificationCscd]) -> None:
+def _check_segment(segment: Segment, at: int, cscds: Sequence[Cscd]) -> None:
     if isinstance(segment, StreamToStream) and any(
         cscd_id < len(cscds) and isinstance(cscds[cscd_id].parameters, BlockParameters)
         for cscd_id in (segment.source, segment.destination)
