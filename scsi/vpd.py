@@ -203,6 +203,7 @@ class BlockLimits(_FixedPage):
 
 
 NON_ROTATING = 1  # MEDIUM ROTATION RATE
+READS_WITHOUT_ERROR = 0b01  # WABEREQ and WACEREQ
 
 
 @dataclass
@@ -211,8 +212,18 @@ class BlockDeviceCharacteristics(_FixedPage):
 
     PAGE_CODE = 0xB1
     rotation_rate: int = NON_ROTATING
+    # How blocks read that were not written since (WABEREQ, WACEREQ; SBC-4 table 240).
+    read_after_block_erase: int = READS_WITHOUT_ERROR
+    read_after_cryptographic_erase: int = READS_WITHOUT_ERROR
 
-    LAYOUT = BitStruct("rotation_rate" / BitsInteger(16), Padding(58 * 8))
+    LAYOUT = BitStruct(
+        "rotation_rate" / BitsInteger(16),
+        Padding(8),
+        "read_after_block_erase" / BitsInteger(2),
+        "read_after_cryptographic_erase" / BitsInteger(2),
+        Padding(4),
+        Padding(56 * 8),
+    )
 
 
 class ProvisioningType(IntEnum):

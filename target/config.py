@@ -46,12 +46,13 @@ class Limits:
 class DiskConfig:
     """`--disk NAME=PATH[,size=S][,block=512|4096][,physical=N][,thin][,readonly][,removable]`.
 
+    `rate=S` is how many bytes a second FORMAT UNIT and SANITIZE overwrite at the most. `cdb32` offers commands of 32 bytes too, which SBC-4 wants with type 2 protection only.
     Two more make a disk to test hosts with: `bad=LBA[-LBA][:...]`, blocks that cannot be read until
     they are written, and `delay=MS`, milliseconds before every read and write.
     """
 
-    KEYS: ClassVar = ("size", "block", "physical", "bad", "delay")
-    FLAGS: ClassVar = ("thin", "readonly", "removable")
+    KEYS: ClassVar = ("size", "block", "physical", "rate", "bad", "delay")
+    FLAGS: ClassVar = ("thin", "readonly", "removable", "cdb32")
 
     name: str
     path: Path
@@ -60,6 +61,8 @@ class DiskConfig:
     thin: bool = False
     readonly: bool = False
     removable: bool = False
+    long_cdbs: bool = False
+    operation_rate: int = 0
     physical_size: int = 0  # bytes of a physical block, 0: those of a logical one
     bad: tuple[tuple[int, int], ...] = ()  # first and last LBA
     delay: float = 0  # seconds
@@ -95,6 +98,8 @@ class DiskConfig:
             "thin" in options,
             "readonly" in options,
             "removable" in options,
+            "cdb32" in options,
+            _size(options, "rate", where) or 0,
             physical,
             _bad_blocks(options, where),
             _delay(options, where),

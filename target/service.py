@@ -187,6 +187,9 @@ class Service:
             self._served[wanted.iqn] = wanted if isinstance(wanted, MoverConfig) else wanted.units
             _publish(target, wanted.publication)
             target.max_sessions = config.limits.sessions
+            groups = {portal.group_tag for portal in config.portals}
+            published = wanted.publication.groups
+            target.ports = sorted(groups if published is None else groups & published)
 
 
 def _open_unit(config: UnitConfig, iqn: str) -> Unit:
@@ -205,6 +208,7 @@ def _open_unit(config: UnitConfig, iqn: str) -> Unit:
         physical_size=config.physical_size,
         removable=config.removable,
         long_cdbs=config.long_cdbs,
+        operation_rate=config.operation_rate,
         target=iqn,
         state=None if kept is None else StateFile(state_path(kept)),
         journal=None if kept is None else journal_path(kept),

@@ -2,7 +2,7 @@
 
 Protection information is not spoken here, so RDPROTECT, WRPROTECT and VRPROTECT are no fields: zero
 when sent, and refused by the gate when they arrive otherwise. `group` (4.23) asks for statistics of
-a group of blocks, `dpo` and the obsolete `fua_nv` (SBC-2) give hints about caches.
+a group of blocks; `dpo` and the obsolete `fua_nv` and `sync_nv` (SBC-2) give hints about caches.
 """
 
 from enum import IntEnum
@@ -211,6 +211,7 @@ class PreFetch16(Cdb):
 class SynchronizeCache10(Cdb):
     """5.24. `blocks` 0 means up to the last block."""
 
+    sync_nv: bool = flag(1, 2)
     immed: bool = flag(1, 1)
     lba: int = at(2, 4)
     group: int = bits(6, 4, 5)
@@ -221,6 +222,7 @@ class SynchronizeCache10(Cdb):
 class SynchronizeCache16(Cdb):
     """5.25. `blocks` 0 means up to the last block."""
 
+    sync_nv: bool = flag(1, 2)
     immed: bool = flag(1, 1)
     lba: int = at(2, 8)
     blocks: int = at(10, 4)

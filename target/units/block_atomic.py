@@ -15,7 +15,7 @@ from serverfree.scsi.errors import CheckCondition, invalid_field_in_cdb
 from serverfree.scsi.sense import Asc, Sense, SenseKey
 from serverfree.target.units.base import Row, Table, table_of
 from serverfree.target.units.block_device import MAXIMUM_ATOMIC, BlockDevice
-from serverfree.target.units.block_io import Range, data_out_of, whole_blocks
+from serverfree.target.units.block_io import Range, data_out_of, offered, whole_blocks
 from serverfree.target.units.block_pages import MAXIMUM_COMPARE_AND_WRITE
 from serverfree.target.units.command import Command, Lane
 
@@ -39,7 +39,8 @@ def _compare_and_write(unit: BlockDevice, command: Command) -> None:
     """5.3: a first half that differs from the medium is E/1D/00, with where in INFORMATION."""
     cdb = CompareAndWrite.unpack(command.cdb)
     offset, length = _compare_and_write_extent(unit, command.cdb)
-    if len(command.data_out) < 2 * length:
+    # More data than the CDB names is as wrong as less: it would be compared with the wrong half.
+    if len(command.data_out) < 2 * length or command.data_in_length > 2 * length:
         raise invalid_field_in_cdb(13)
     data = memoryview(command.data_out)
     expected, wanted = bytes(data[:length]), data[length : 2 * length]
@@ -110,6 +111,7 @@ def _orwrite(layout: type[OrWrite16] | type[OrWrite32]) -> Row:
         data_out=data_out_of(blocks),
         lane=Lane.QUEUED,
         service_action=layout.SERVICE_ACTION,
+        offered=offered(layout),
     )
 
 

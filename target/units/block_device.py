@@ -48,7 +48,8 @@ class BlockDevice(Unit):
 
     It reads and writes `store` in logical blocks of `block_size` bytes, several of which are a
     physical block of `physical_size`. The store says whether it may be written and whether blocks
-    can be unmapped. With a `journal` path beside it there are atomic writes. There is no lock: the
+    can be unmapped. `operation_rate` is how many bytes a second FORMAT UNIT and SANITIZE overwrite
+    at the most, so that they leave the storage to others; 0 is no limit. With a `journal` path beside it there are atomic writes. There is no lock: the
     store keeps its own order, as a disk does that says nothing of the order of what is sent to it
     at once; only what must be alone in its range goes through `exclusion`, and so every change.
     """
@@ -71,6 +72,8 @@ class BlockDevice(Unit):
         block_size: int = 512,
         physical_size: int = 0,
         removable: bool = False,
+        long_cdbs: bool = False,
+        operation_rate: int = 0,
         target: str = "",
         state: StateFile | None = None,
         journal: Path | None = None,
@@ -91,6 +94,8 @@ class BlockDevice(Unit):
         self.thin = store.can_discard
         self.slow = store.slow
         self.removable = removable
+        self.long_cdbs = long_cdbs
+        self.operation_rate = operation_rate
         # What commands change
         self.modes = BlockModes(block_size, state)
         self.write_cache = self.software_write_protect = False

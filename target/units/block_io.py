@@ -29,6 +29,7 @@ from serverfree.scsi.cdb.block_long import Read32, Verify32, Write32, WriteAndVe
 from serverfree.scsi.cdb.layout import Cdb
 from serverfree.scsi.device import Buffer
 from serverfree.scsi.errors import CheckCondition, illegal_request, invalid_field_in_cdb
+from serverfree.scsi.opcodes import VARIABLE_LENGTH_CDB
 from serverfree.scsi.sense import Asc, FieldPointer, Sense, SenseKey
 from serverfree.target.units.access import Access
 from serverfree.target.units.base import Row, table_of
@@ -102,6 +103,19 @@ def data_out_of(blocks: Range) -> Callable[[BlockDevice, bytes], int]:
     return data_out
 
 
+def offered(layout: type[Cdb]) -> Callable[[BlockDevice], bool] | None:
+    """Return what tells whether a disk has the command: 32-byte CDBs it has where it is told to.
+
+    SBC-4 has READ(32), WRITE(32), VERIFY(32), WRITE AND VERIFY(32) and WRITE SAME(32) processed
+    only with type 2 protection (5.19), and hosts rely on the 16-byte ones.
+    """
+    return _takes_long_cdbs if layout.OPCODE == VARIABLE_LENGTH_CDB else None
+
+
+def _takes_long_cdbs(unit: BlockDevice) -> bool:
+    return unit.long_cdbs
+
+
 def _flags_of(layout: type[Cdb]) -> tuple[int, int]:
     """Where FUA lies: its byte, and its bit as a mask, 0 for a 6-byte CDB, which has none."""
     place = layout.PLACES.get("fua")
@@ -132,6 +146,7 @@ def _read(layout: type[Cdb]) -> Row:
         read,
         lane=lane,
         service_action=layout.SERVICE_ACTION,
+        offered=offered(layout),
         access=Access.READS,
     )
 
@@ -164,6 +179,7 @@ def _write(layout: type[Cdb]) -> Row:
         data_out=data_out_of(blocks),
         lane=lane,
         service_action=layout.SERVICE_ACTION,
+        offered=offered(layout),
     )
 
 
@@ -265,6 +281,7 @@ def _verify(layout: type[Cdb]) -> Row:
         data_out=data_out,
         lane=Lane.QUEUED,
         service_action=layout.SERVICE_ACTION,
+        offered=offered(layout),
         access=Access.READS,
     )
 
@@ -296,6 +313,7 @@ def _write_and_verify(layout: type[Cdb]) -> Row:
         data_out=data_out_of(blocks),
         lane=Lane.QUEUED,
         service_action=layout.SERVICE_ACTION,
+        offered=offered(layout),
     )
 
 

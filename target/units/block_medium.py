@@ -36,14 +36,21 @@ def _read_capacity_16(unit: BlockDevice, command: Command) -> bytes:
 
 
 def _start_stop_unit(unit: BlockDevice, command: Command) -> None:
-    """5.31. LOEJ is for removable media only; a tray that nobody took from is loaded again."""
+    """5.31. LOEJ is for removable media only; a tray that nobody took from is loaded again.
+
+    A file is in any power condition at once, and START and LOEJ mean nothing beside one. A
+    removable medium stays accessible until it is ejected, as there is no motor to stop.
+    """
     cdb = StartStopUnit.unpack(command.cdb)
+    if cdb.power_condition:
+        unit.require_medium()
+        return
     if cdb.load_eject:
         if not unit.removable:
             raise invalid_field_in_cdb(4, 1)
+        if unit.preventing:
+            raise illegal_request(Asc.MEDIUM_REMOVAL_PREVENTED)
         if not cdb.start:
-            if unit.preventing:
-                raise illegal_request(Asc.MEDIUM_REMOVAL_PREVENTED)
             unit.store.flush()
             unit.ejected = True
             return
@@ -53,7 +60,7 @@ def _start_stop_unit(unit: BlockDevice, command: Command) -> None:
     unit.require_medium()
     if not cdb.start and not cdb.no_flush:
         unit.store.flush()
-    unit.stopped = not cdb.start
+    unit.stopped = not cdb.start and not unit.removable
 
 
 def _start_stop_access(cdb: bytes) -> Access:
@@ -132,8 +139,7 @@ BLOCK_MEDIUM_TABLE: Table = table_of(
     ),
     Row(
         "START STOP UNIT",
-        # There are no power conditions.
-        StartStopUnit.usage_without("power_condition", "power_condition_modifier"),
+        StartStopUnit.USAGE,
         _start_stop_unit,
         lane=Lane.QUEUED,
         access=_start_stop_access,

@@ -22,7 +22,7 @@ from serverfree.scsi.sense import Asc, FieldPointer
 from serverfree.target.units.access import Access
 from serverfree.target.units.base import Row, table_of
 from serverfree.target.units.block_device import STEP, BlockDevice
-from serverfree.target.units.block_io import Range
+from serverfree.target.units.block_io import Range, offered
 from serverfree.target.units.block_pages import MAXIMUM_UNMAP_DESCRIPTORS, MAXIMUM_WRITE_SAME
 from serverfree.target.units.command import Command, Lane
 
@@ -75,6 +75,7 @@ def _write_same(layout: type[WriteSame10] | type[WriteSame16] | type[WriteSame32
         data_out=data_out,
         lane=Lane.QUEUED,
         service_action=layout.SERVICE_ACTION,
+        offered=offered(layout),
     )
 
 
@@ -200,6 +201,7 @@ BLOCK_PROVISIONING_TABLE = table_of(
         _get_lba_status_32,
         lane=Lane.QUEUED,
         service_action=GetLbaStatus32.SERVICE_ACTION,
+        offered=offered(GetLbaStatus32),
         access=Access.READS,
     ),
 )

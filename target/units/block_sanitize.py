@@ -1,6 +1,7 @@
 """SANITIZE and FORMAT UNIT of a disk (SBC-4 4.11, 4.33, 5.4, 5.30)."""
 
 import os
+import time
 from collections.abc import Callable
 
 from serverfree.scsi.cdb.block_medium import (
@@ -33,6 +34,8 @@ def _fill(unit: BlockDevice, passes: list[Callable[[int], bytes]]) -> Steps:
     for number, content in enumerate(passes):
         for at in range(0, size, STEP):
             unit.store.write(at, content(min(STEP, size - at)))
+            if unit.operation_rate:
+                time.sleep(STEP / unit.operation_rate)
             yield (number + min(at + STEP, size) / size) / len(passes)
         # Each pass reaches the medium before the next, or only the last one ever would.
         unit.store.flush()

@@ -1,6 +1,6 @@
 """What passes between a transport and a logical unit: a command in, a reply out."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
@@ -69,6 +69,8 @@ class LogicalUnit(Protocol):
     kind: str  # "disk", "tape", "copy-manager", "snapshot": as the ready line prints it
     ordered: bool  # no command may overtake a queued one (a tape has a position, a disk has not)
     lun_inventory: Callable[[Nexus], Sequence[int]]  # what REPORT LUNS lists; set by the target
+    ports: Callable[[], Sequence[int]]  # relative target port identifiers; set by the target
+    abort_commands: Callable[[Collection[Nexus]], None]  # PREEMPT AND ABORT; set by the target
     task_management: TaskManagementSupport  # what the target does for it; set by the target
 
     def lane(self, cdb: bytes) -> Lane:

@@ -410,11 +410,9 @@ def test_stopping_flushes_unless_told_not_to(faulty: FaultyStore) -> None:
     ("cdb", "byte", "bit"),
     [
         (StartStopUnit(load_eject=True), 4, 1),
-        (StartStopUnit(power_condition=3), 4, 5),
-        (StartStopUnit(power_condition_modifier=1), 3, 0),
     ],
 )
-def test_what_only_removable_or_power_aware_disks_do_is_refused(
+def test_what_only_removable_disks_do_is_refused(
     disk: Host, cdb: StartStopUnit, byte: int, bit: int
 ) -> None:
     sense = disk.sense(cdb)
