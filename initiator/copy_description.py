@@ -10,7 +10,7 @@
 
     [[cscd]]
     name = "tape"
-    designator = "naa.3000000000000002"
+    designator = "naa.3000000000000002"    # or address = "10.0.0.7:3260" and lun = 0
     device_type = "tape"
     pad = true
 
@@ -38,6 +38,7 @@ import struct
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields
+from ipaddress import IPv4Address, ip_address
 from pathlib import Path
 from typing import Any, cast
 
@@ -46,16 +47,23 @@ from construct import ConstructError
 from serverfree.initiator.copy_listing import words_of
 from serverfree.initiator.copy_plan import Endpoint
 from serverfree.initiator.sizes import parse_size
+from serverfree.iscsi.errors import ProtocolError
+from serverfree.iscsi.names import Portal
 from serverfree.scsi.copy_cscd import (
+    CSCD_LENGTH,
     PARAMETERS,
     BlockParameters,
+    Extension,
     IdentificationCscd,
+    Ipv4Cscd,
+    Ipv6Cscd,
     StreamParameters,
 )
 from serverfree.scsi.copy_list import NORMAL_PRIORITY, THIS_UNIT, CopyList, ListIdUsage
 from serverfree.scsi.copy_segments import SEGMENT_TYPES, InlineToStream, Segment
 from serverfree.scsi.designator import Association, CodeSet, Designator, DesignatorType
 from serverfree.scsi.inquiry import DeviceType
+from serverfree.scsi.luns import pack_lun
 
 LookUp = Callable[[str], Endpoint]
 """Asks the unit of a URL what it is and how it is named."""
@@ -216,13 +224,36 @@ class _Reader:
             if str(name) in self._names:
                 raise entry.wrong(f"the name {name!r} is taken")
             self._names[str(name)] = len(self.cscds)
-        cscd = self._raw(entry) if "raw" in entry else self._identification(entry)
+        cscd = self._cscd(entry)
         entry.done()
         _check_fits(cscd, entry)
         self.cscds.append(cscd)
+        # One of 64 bytes has two places among the CSCD DESCRIPTOR IDs.
+        further = len(cscd.pack()) // CSCD_LENGTH - 1
+        self.cscds += [Extension()] * further
 
     def _raw(self, entry: _Entry) -> Verbatim:
         return Verbatim(self.blob(entry.take("raw"), entry.where))
+
+    def _cscd(self, entry: _Entry) -> Any:
+        if "raw" in entry:
+            return self._raw(entry)
+        return self._by_address(entry) if "address" in entry else self._identification(entry)
+
+    def _by_address(self, entry: _Entry) -> Any:
+        """E5h or EAh: a LUN behind a portal."""
+        text = str(entry.take("address"))
+        try:
+            portal = Portal.parse(text)
+            address = ip_address(portal.host.strip("[]"))
+            lun = pack_lun(entry.number("lun"))
+        except (ValueError, ProtocolError) as error:
+            raise entry.wrong(f"address {text!r}: {error}") from None
+        device_type = self._device_type(entry)
+        parameters = self._parameters(entry, device_type, 0)
+        if isinstance(address, IPv4Address):
+            return Ipv4Cscd(lun, address, portal.port, parameters, device_type)
+        return Ipv6Cscd(lun, address, portal.port, parameters, device_type)
 
     def _identification(self, entry: _Entry) -> IdentificationCscd:
         if "url" in entry:
@@ -232,6 +263,11 @@ class _Reader:
         else:
             designator = self._designator(entry, entry.take("designator"))
             device_type, block_length = self._device_type(entry), 0
+        parameters = self._parameters(entry, device_type, block_length)
+        port = entry.number("relative_initiator_port", 0)
+        return IdentificationCscd(designator, parameters, device_type, port)
+
+    def _parameters(self, entry: _Entry, device_type: int, block_length: int) -> Any:
         kind = PARAMETERS.get(device_type)
         if kind is None:
             raise entry.wrong(f"a CSCD of device type {device_type:02X}h is given as raw")
@@ -240,8 +276,7 @@ class _Reader:
             given["block_length"] = entry.number("block_length", block_length)
         if kind is StreamParameters:
             given["fixed"] = entry.flag("fixed", bool(given["block_length"]))
-        port = entry.number("relative_initiator_port", 0)
-        return IdentificationCscd(designator, kind(**given), device_type, port)
+        return kind(**given)
 
     def _device_type(self, entry: _Entry) -> int:
         value = entry.take("device_type")

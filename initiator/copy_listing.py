@@ -4,8 +4,16 @@ from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any
 
-from serverfree.scsi.copy_cscd import BlockParameters, StreamParameters
+from serverfree.scsi.copy_cscd import (
+    BlockParameters,
+    Extension,
+    IdentificationCscd,
+    Ipv4Cscd,
+    Ipv6Cscd,
+    StreamParameters,
+)
 from serverfree.scsi.copy_list import CopyList
+from serverfree.scsi.luns import unpack_lun
 
 _ENDS = ("source", "destination")
 
@@ -45,17 +53,24 @@ def annotate_copy(copy: CopyList) -> Iterator[str]:
 
 def describe_cscd(cscd: Any) -> str:
     """Say which unit a CSCD descriptor names and how it is to be used."""
-    parameters = getattr(cscd, "parameters", None)
-    designator = getattr(cscd, "designator", None)
-    if parameters is None or designator is None:
-        return describe_segment(cscd)
+    match cscd:
+        case IdentificationCscd():
+            unit = str(cscd.designator)
+        case Ipv4Cscd() | Ipv6Cscd():
+            unit = f"LUN {unpack_lun(cscd.lun)} at {cscd.address} port {cscd.port}"
+        case Extension():
+            return "second half of the one before"
+        case _:
+            return str(cscd)
+    parameters = cscd.parameters
     pad = " PAD" if parameters.pad else ""
+    code = f"{cscd.TYPE:02X}h"
     if isinstance(parameters, BlockParameters):
-        return f"E4h disk {designator}, blocks of {parameters.block_length}{pad}"
+        return f"{code} disk {unit}, blocks of {parameters.block_length}{pad}"
     if isinstance(parameters, StreamParameters):
         blocks = f"blocks of {parameters.block_length}" if parameters.fixed else "variable blocks"
-        return f"E4h tape {designator}, {blocks}{pad}"
-    return f"E4h device type {cscd.device_type:02X}h {designator}{pad}"
+        return f"{code} tape {unit}, {blocks}{pad}"
+    return f"{code} device type {cscd.device_type:02X}h {unit}{pad}"
 
 
 def describe_segment(segment: Any) -> str:

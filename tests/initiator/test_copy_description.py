@@ -138,6 +138,27 @@ def test_designators(designator, packed):
     )
 
 
+def test_units_by_address():
+    """E5h and EAh: LUN, address, port, protocol 6; an EAh has two places among the ids."""
+    entries = [
+        {"address": "10.0.0.7", "lun": 3, "device_type": "disk", "block_length": 512},
+        {"address": "[fe80::1]:3261", "lun": 0, "device_type": "tape", "pad": True},
+        {"name": "third", "address": "10.0.0.8:99", "lun": 1, "device_type": "tape"},
+    ]
+    segment = {"type": "locate", "destination": "third", "logical_object_identifier": 0}
+    copy = describe({"cscd": entries, "segment": [segment]}, look_up)
+    assert b"".join(one.pack() for one in copy.cscds) == bytes.fromhex(
+        "e5 00 0000 0003000000000000 0a000007 000000000000 0cbc 0000 0006 00 000200"
+        "ea 01 0000 0000000000000000 fe800000000000000000000000000001 04 000000"
+        "ff 00 0cbd 0006" + "00" * 26 + "e5 01 0000 0001000000000000 0a000008 000000000000 0063"
+        "0000 0006 00 000000"
+    )
+    assert copy.segments[0].destination == 3
+    lines = list(annotate_copy(copy))
+    assert "  CSCD 0: E5h disk LUN 3 at 10.0.0.7 port 3260, blocks of 512" in lines
+    assert "  CSCD 2: second half of the one before" in lines
+
+
 def test_a_tape_of_fixed_blocks():
     entry = {"designator": "naa.3000000000000002", "device_type": 1, "block_length": "64KiB"}
     [cscd] = describe({"cscd": [entry]}, look_up).cscds

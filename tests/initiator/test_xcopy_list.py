@@ -83,6 +83,32 @@ def test_a_list_is_sent_as_described(san, call, tmp_path):
     assert out_file.read_bytes() == padded
 
 
+@pytest.mark.parametrize("immediate", ["true", "false"])
+def test_a_list_with_a_long_identifier_holds_data_for_us(san, call, tmp_path, immediate):
+    folder, storage, mover = san
+    path, held = tmp_path / "copy.toml", tmp_path / "held.bin"
+    path.write_text(f"""
+        lid4 = true
+        immediate = {immediate}
+        list_identifier = 65538
+        [[cscd]]
+        url = "{storage["disk"].url}"
+        [[segment]]
+        type = "block to block hold"
+        source = 0
+        destination = 0
+        number_of_blocks = 2
+        source_lba = 3
+        destination_lba = 9
+    """)
+    words = ("--mover", mover, "--list", path, "--held", held, "--json")
+    code, out, err = call("xcopy", *words)
+    assert (code, err) == (0, "")
+    content = (folder / "disk.img").read_bytes()
+    assert json.loads(out)["moved_bytes"] == 1024
+    assert held.read_bytes() == content[3 * 512 : 5 * 512] == content[9 * 512 : 11 * 512]
+
+
 def test_a_dry_run_of_a_list_asks_the_units_only(san, call, tmp_path):
     _, storage, _ = san
     path = tmp_path / "copy.toml"
