@@ -1,13 +1,15 @@
 """Random command sequences against a tape that is a Python list: data, sense and position agree.
 
-The model walks its list object by object, as one would by hand; it knows nothing of logs, indexes
-or generations. After some commands the drive is unloaded and loaded, or its process "dies" and the
-cartridge is opened anew.
+The model walks its lists, one for each of two partitions, object by object, as one would by hand;
+it knows nothing of logs, indexes or generations. After some commands the drive is unloaded and
+loaded, or its process "dies" and the cartridge is opened anew; encryption and compression come and
+go, the medium is partitioned anew.
 """
 
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
+from random import Random
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -31,8 +33,10 @@ from support.tape import (
     write,
 )
 
-CAPACITY, EARLY_WARNING, BLOCK_LENGTH = 4000, 3000, 64
+CAPACITY, BLOCK_LENGTH = 4000, 64
+ENVELOPE = 4 + 12 + 16 + 16  # what encryption adds to a block: head, nonce, key check, tag
 MARK = None
+KEY = bytes(range(32))
 Answer = tuple[bytes, Sense | None]
 
 
@@ -40,15 +44,21 @@ Answer = tuple[bytes, Sense | None]
 class Model:
     """A tape as a list of blocks and marks, and the drive's position on it."""
 
+    capacity: int = CAPACITY
     tape: list[bytes | None] = field(default_factory=list)
+    encrypted: list[bool] = field(default_factory=list)
     at: int = 0
+    encrypting: bool = False
 
     def used(self, end: int) -> int:
-        return sum(len(each or b"") + OVERHEAD for each in self.tape[:end])
+        return sum(
+            len(each or b"") + OVERHEAD + ENVELOPE * sealed
+            for each, sealed in zip(self.tape[:end], self.encrypted[:end], strict=True)
+        )
 
     @property
     def warned(self) -> bool:
-        return self.used(self.at) >= EARLY_WARNING
+        return self.used(self.at) >= self.capacity - self.capacity // 16
 
     def read_variable(self, n: int, sili: bool, block_length: int) -> Answer:
         if n == 0:
@@ -86,10 +96,12 @@ class Model:
         if not objects:
             return b"", None
         for written, each in enumerate(objects):
-            if self.used(self.at) + len(each or b"") + OVERHEAD > CAPACITY:
+            sealed = self.encrypting and each is not MARK
+            size = len(each or b"") + OVERHEAD + ENVELOPE * sealed
+            if self.used(self.at) + size > self.capacity:
                 left = (len(objects) - written) * unit
                 return b"", sense(0xD, 0x0002, left, eom=True)
-            self.tape[self.at :] = [each]
+            self.tape[self.at :], self.encrypted[self.at :] = [each], [sealed]
             self.at += 1
         return b"", sense(0, 0x0002, 0, eom=True) if self.warned else None
 
@@ -152,6 +164,10 @@ operations = st.lists(
         st.tuples(st.just("locate_file"), st.integers(0, 4)),
         st.tuples(st.sampled_from(["rewind", "eod", "erase", "reload", "die", "lose_index"])),
         st.tuples(st.just("block_length"), st.sampled_from([0, BLOCK_LENGTH])),
+        st.tuples(st.just("partition"), st.integers(0, 1)),
+        st.tuples(st.just("encrypt"), st.booleans()),
+        st.tuples(st.just("compress"), st.booleans()),
+        st.tuples(st.just("resize"), st.sampled_from([1000, 2000, 2500])),
     ),
     min_size=10,
     max_size=40,
@@ -159,15 +175,25 @@ operations = st.lists(
 beginnings = st.lists(st.sampled_from([MARK, MARK, 1, 64, 64, 200, 700]), max_size=20)
 
 
-@settings(max_examples=150, deadline=None)
-@given(beginnings, operations, st.randoms(use_true_random=False))
-def test_drive_and_list_agree(beginning, sequence, random):
+def set_encryption(drive, on):
+    """Encrypt what is written from now on, or not; both kinds can be read."""
+    page = bytes.fromhex("00 10 00 30 40 40") + bytes((2 * on, 3, 1)) + bytes(9) + b"\0\x20" + KEY
+    drive.good(bytes.fromhex("b5 20 00 10 00 00 00 00 00 34 00 00"), page)
+
+
+@settings(max_examples=120, deadline=None)
+@given(beginnings, operations, st.integers(0, 1 << 32))
+def test_drive_and_list_agree(beginning, sequence, seed):
+    random = Random(seed)  # bytes that no example makes compressible
     with tempfile.TemporaryDirectory(dir=MEMORY) as directory:
         path = Path(directory) / "tape"
-        drive = make_drive(path, capacity=CAPACITY, early_warning=EARLY_WARNING)
-        model = Model()
+        drive = make_drive(path, capacity=2 * CAPACITY)
+        drive.unit.medium.cartridge.format([CAPACITY, CAPACITY])
+        models = [Model(), Model()]
+        model = models[0]
         block_length = 0
         try:
+            set_encryption(drive, False)
             for each in beginning:
                 data = MARK if each is MARK else random.randbytes(each)
                 model.write([data], 1)
@@ -201,19 +227,39 @@ def test_drive_and_list_agree(beginning, sequence, random):
                         cdb, expected = space(3, 0), model.locate(len(model.tape))
                     case "rewind", _:
                         cdb, expected = REWIND, model.locate(0)
+                    case "partition", [n]:
+                        encrypting, model = model.encrypting, models[n]
+                        model.encrypting, model.at = encrypting, 0
+                        cdb, expected = bytes((0x92, 2, 0, n)) + bytes(12), (b"", None)
+                    case "encrypt", [on]:
+                        set_encryption(drive, on)
+                        model.encrypting = on
+                    case "compress", [on]:  # of random bytes: nothing gets shorter
+                        drive.unit.modes.compression = on
+                    case "resize", [n]:
+                        sizes = [n, 2 * CAPACITY - n]
+                        drive.unit.medium.cartridge.format(sizes)
+                        drive.unit.medium.number = drive.unit.medium.block = 0
+                        encrypting = model.encrypting
+                        models = [Model(size) for size in sizes]
+                        model = models[0]
+                        model.encrypting = encrypting
                     case "erase", _:
-                        del model.tape[model.at :]
+                        del model.tape[model.at :], model.encrypted[model.at :]
                         cdb, expected = bytes.fromhex("19 01 00 00 00 00"), (b"", None)
                     case "reload", _:
                         drive.good(UNLOAD)
+                        encrypting, model = model.encrypting, models[0]
+                        model.encrypting = encrypting
                         cdb, expected = LOAD, model.locate(0)
                     case "die", _:
                         # What was handed to the kernel outlives the process, synced or not.
                         drive.unit.medium.cartridge.abandon()
                         drive.unit.medium = Medium(open_cartridge(path))
-                        model.at = 0
+                        encrypting, model = model.encrypting, models[0]
+                        model.encrypting, model.at = encrypting, 0
                     case "lose_index", _:
-                        (path / "part0.idx").write_bytes(b"")
+                        (path / f"part{drive.unit.medium.number}.idx").write_bytes(b"")
                     case "block_length", [n]:
                         drive.set_block_length(block_length := n)
                 if expected is not None:
@@ -221,5 +267,6 @@ def test_drive_and_list_agree(beginning, sequence, random):
                     assert (bytes(reply.data), reply.sense) == expected, f"step {step}: {verb}"
                 assert drive.block == model.at
                 assert drive.file == model.tape[: model.at].count(MARK)
+                assert drive.unit.medium.partition.used == model.used(len(model.tape))
         finally:
             drive.unit.close()
