@@ -155,11 +155,11 @@ class TargetConnection:
             try:
                 raw = next_pdu()
             except DataDigestError as error:
-                self._damaged(error)
-                continue
-            if raw is None:
-                return
-            event = self._pdu(raw)
+                event = self._damaged(error)
+            else:
+                if raw is None:
+                    return
+                event = self._pdu(raw)
             if event is not None:
                 yield event
             if self._early:
@@ -203,7 +203,7 @@ class TargetConnection:
             self._send(Reject(reject.reason, data=bytes(bhs)))
             return None
 
-    def _damaged(self, error: DataDigestError) -> None:
+    def _damaged(self, error: DataDigestError) -> Event | None:
         """Data came that is not what was sent (7.8).
 
         A Data-Out is rejected and its task ends when the rest has come. Of a command the data can
@@ -215,9 +215,7 @@ class TargetConnection:
         self._send(Reject(RejectReason.DATA_DIGEST_ERROR, data=bytes(bhs)))
         damaged = DataOut.unpack(bhs, data)
         damaged.data_sn = NO_TAG  # no number that is expected: the transfer takes it as missing
-        task = self.transfers.receive(damaged)
-        if task is not None:
-            self.reply(task, Status.CHECK_CONDITION, sense=_DATA_MISSING)
+        return self._collected(self.transfers.receive(damaged))
 
     def _out_of_order(self, cmd_sn: int, raw: RawPdu) -> None:
         """Hold what is early, ignore what is outside the window (RFC 7143 4.2.2.1).
@@ -274,10 +272,11 @@ class TargetConnection:
         return task
 
     def _data_out(self, raw: RawPdu) -> Task | None:
-        task = self.transfers.receive(DataOut.unpack(raw[0], raw[2]))
-        if task is not None and task.unsound:
-            if task.transfer is not None and task.transfer.abandoned:
-                return task
+        return self._collected(self.transfers.receive(DataOut.unpack(raw[0], raw[2])))
+
+    def _collected(self, task: Task | None) -> Task | None:
+        """Go on after a Data-Out; `task` is the one of which that was the last, if it was."""
+        if task is not None and task.unsound and task.transfer and not task.transfer.abandoned:
             self.reply(task, Status.CHECK_CONDITION, sense=_DATA_MISSING)
             return None
         self._ask()

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Container, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from threading import Lock
+from threading import Event, Lock
 from typing import Protocol
 
 from serverfree.iscsi.codes import LoginStatus
@@ -13,7 +13,7 @@ from serverfree.iscsi.names import initiator_port_name, target_port_name
 from serverfree.iscsi.negotiation import KEYS, Parameters
 from serverfree.scsi.sense import Asc
 from serverfree.target.access import ANYBODY, AccessList, Redirect
-from serverfree.target.task_management import supported_functions
+from serverfree.target.task_management import Steps, abort_commands, supported_functions
 from serverfree.target.task_set import TaskSet
 from serverfree.target.units.command import LogicalUnit, Nexus
 from serverfree.target.units.missing import MissingUnit
@@ -99,6 +99,8 @@ class Target:
         self.groups = groups
         self.redirect = redirect
         self.max_sessions = max_sessions
+        self.ports: Sequence[int] = (PORTAL_GROUP,)
+        """The tags of the portal groups that lead here, each a target port of its own."""
         self.units: dict[int, LogicalUnit] = {}
         self.task_sets: dict[int, TaskSet] = {}  # every unit, by LUN as a PDU has it
         self._by_lun: dict[int, TaskSet] = {}
@@ -120,7 +122,9 @@ class Target:
         assert lun not in self.units
         unit.lun_inventory = self.luns
         unit.task_management = supported_functions()
+        unit.ports = lambda: self.ports
         task_set = TaskSet(unit)
+        unit.abort_commands = lambda nexuses: abort_commands(self.sessions(), task_set, nexuses)
         with self._layout:
             self.units[lun] = unit
             self._by_lun[lun] = task_set
@@ -134,6 +138,14 @@ class Target:
             for address in lun_addresses(lun):
                 del self.task_sets[address]
         self.refresh()
+        # No connection may be about to begin a command of it: the maps have changed, and each has
+        # been through with what it had in hand.
+        quiet = Event()
+        steps = Steps(quiet.set)
+        for session in self.sessions():
+            session.link.forget({task_set}, quiet=steps.add())
+        steps.no_more()
+        quiet.wait()
         task_set.close()
         unit.close()
 

@@ -7,10 +7,11 @@ initiators that did not ask a unit attention (TAS is 0).
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from threading import Lock
+from threading import Event, Lock
 from typing import TYPE_CHECKING
 
 from serverfree.iscsi.codes import TaskFunction, TaskResponse
+from serverfree.scsi.opcodes import OperationCode
 from serverfree.scsi.sense import Asc
 from serverfree.scsi.task_management import TaskManagementSupport as Support
 from serverfree.target.task_set import TaskSet
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from serverfree.target.session import Session
     from serverfree.target.units.command import Nexus
 
+_RESERVE_OUT = OperationCode.PERSISTENT_RESERVE_OUT
 Answer = Callable[[TaskResponse], None]
 
 
@@ -65,6 +67,36 @@ def manage(session: "Session", function: int, lun: int, answer: Answer) -> None:
         answer(TaskResponse.REASSIGNMENT_NOT_SUPPORTED)
     else:  # CLEAR ACA: there is no ACA, NACA is refused in every CDB
         answer(TaskResponse.FUNCTION_NOT_SUPPORTED)
+
+
+def abort_commands(
+    sessions: "Collection[Session]", task_set: TaskSet, nexuses: "Collection[Nexus]"
+) -> None:
+    """End what some nexuses have under way at a unit, and return when it has ended.
+
+    Not for a connection's own thread: it waits for the others.
+    """
+    over = Event()
+    ended = Steps(over.set)
+    running = ended.add()
+
+    def told(lost: TaskSet, nexus: "Nexus") -> None:
+        lost.unit.raise_attention(Asc.COMMANDS_CLEARED_BY_ANOTHER_INITIATOR, only=nexus)
+
+    def abort_jobs() -> None:
+        jobs = [job for job in task_set.jobs() if job.command.nexus in nexuses]
+        for job in jobs:
+            told(task_set, job.command.nexus)
+        # One that does the same to us waits for our end as we would for its.
+        task_set.abort([job for job in jobs if job.command.cdb[0] != _RESERVE_OUT], running)
+
+    begun = Steps(abort_jobs)
+    for each in sessions:
+        if each.nexus in nexuses:
+            each.link.forget({task_set}, quiet=begun.add(), told=told)
+    begun.no_more()
+    ended.no_more()
+    over.wait()
 
 
 def _abort_task_set(session: "Session", task_set: TaskSet, answer: Answer) -> None:

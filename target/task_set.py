@@ -8,12 +8,12 @@ ended: a response to an abort that comes earlier would lie (SAM-5 7).
 """
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from threading import Condition, Event, Thread
 
 from serverfree.iscsi.codes import TaskAttribute
-from serverfree.target.units.command import Command, Lane, LogicalUnit, Nexus, Reply
+from serverfree.target.units.command import Command, Lane, LogicalUnit, Reply
 
 Done = Callable[[Reply | None], None]
 
@@ -111,15 +111,6 @@ class TaskSet:
             job.done(None)
         if not remaining:
             then()
-
-    def abort_commands_of(self, nexuses: Collection[Nexus]) -> None:
-        """Abort the commands of these nexuses and return when they have ended (PREEMPT AND ABORT).
-
-        Whoever calls runs here too, for another nexus.
-        """
-        ended = Event()
-        self.abort([job for job in self.jobs() if job.command.nexus in nexuses], ended.set)
-        ended.wait()
 
     def jobs(self) -> list[Job]:
         """Return the commands of this moment, whoever sent them."""

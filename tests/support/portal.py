@@ -10,6 +10,7 @@ from serverfree.target.session import Target
 from serverfree.target.units.base import Row, Unit, merge_tables, table_of
 from serverfree.target.units.command import Command, Lane
 from serverfree.target.units.primary import PRIMARY_TABLE
+from serverfree.target.units.reservation_commands import RESERVATION_TABLE
 from support.scapy_iscsi import Answer, ScsiCommand, TaskManagement
 from support.wire import FINAL, LOGOUT_RESPONSE, READ, WRITE, ConnectionGone, WireClient
 
@@ -39,6 +40,7 @@ class PatientUnit(Unit):
 
     TABLE = merge_tables(
         PRIMARY_TABLE,
+        RESERVATION_TABLE,
         table_of(
             *(
                 Row(f"VENDOR {opcode:02X}h", bytes((opcode, 0xFF)) + bytes(14), _run, lane=lane)

@@ -214,6 +214,7 @@ class TestResets:
         assert until(lambda: unit.begun == [1])
         other.start(QUEUED, 2)
         spared = other.start(QUEUED, 3, lun=1)
+        assert other.silent()
         request = client.manage(UNIT_RESET)
         assert client.silent()
         assert unit.resets == 0
@@ -299,3 +300,30 @@ def test_reset_while_the_one_who_asked_leaves(
     unit.let(2)
     assert until(lambda: unit.resets == 1)
     assert other.attentions() == [DEVICE_RESET]
+
+
+def test_preempt_and_abort_ends_the_commands_of_the_nexus_that_is_preempted(
+    client: Client, other: Client, unit: PatientUnit
+) -> None:
+    """SPC-4 5.13.11.2.6: the answer comes when they have ended."""
+
+    def reserve_out(client: Client, action: int, key: int, victim: int) -> int:
+        parameters = key.to_bytes(8, "big") + victim.to_bytes(8, "big") + bytes(8)
+        cdb = bytes((0x5F, action, 0x05, 0, 0, 0, 0, 0, 24, 0))
+        ended = client.command(cdb, data_out=parameters)
+        return ended.status
+
+    assert reserve_out(client, 0, 0, 0xA) == reserve_out(other, 0, 0, 0xB) == 0  # REGISTER
+    mine = client.start(DETACHED, 1)
+    theirs = [other.start(DETACHED, 2), other.start(TAKES_DATA, 3, length=LENGTH)]
+    r2t = other.of_kind(R2T)
+    assert until(lambda: sorted(unit.begun) == [1, 2])
+    client.tag += 1
+    assert reserve_out(client, 5, 0xA, 0xB) == 0  # PREEMPT AND ABORT
+    assert unit.ended == [2]
+    other.send(data_for(r2t, bytes(LENGTH)))
+    assert set(other.attentions()) == {0x2A05, CLEARED}
+    assert sorted(unit.begun) == [1, 2]
+    assert not [kept for kept in other.kept if kept.initiator_task_tag in theirs]
+    unit.let(1)
+    assert client.answer(mine).status == 0
