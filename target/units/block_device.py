@@ -48,10 +48,11 @@ class BlockDevice(Unit):
 
     It reads and writes `store` in logical blocks of `block_size` bytes, several of which are a
     physical block of `physical_size`. The store says whether it may be written and whether blocks
-    can be unmapped. `operation_rate` is how many bytes a second FORMAT UNIT and SANITIZE overwrite
-    at the most, so that they leave the storage to others; 0 is no limit. With a `journal` path beside it there are atomic writes. There is no lock: the
-    store keeps its own order, as a disk does that says nothing of the order of what is sent to it
-    at once; only what must be alone in its range goes through `exclusion`, and so every change.
+    can be unmapped. FORMAT UNIT and SANITIZE overwrite at most `operation_rate` bytes a second, to
+    leave the storage to others; 0 is no limit. With a `journal` path beside the store there are
+    atomic writes. There is no lock: the store keeps its own order, as a disk does that says nothing
+    of the order of what is sent to it at once; only what must be alone in its range goes through
+    `exclusion`, and so every change.
     """
 
     kind = "disk"
