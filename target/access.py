@@ -9,7 +9,7 @@ from serverfree.iscsi.codes import LoginStatus
 from serverfree.iscsi.errors import LoginFailure
 from serverfree.iscsi.login import Redirected
 from serverfree.iscsi.names import Portal
-from serverfree.target.units.permission import EVERYTHING, Permission
+from serverfree.target.units.permission import Permission
 
 _T = TypeVar("_T")
 WILDCARD = "*"
@@ -48,14 +48,13 @@ class Entry:
         A mapping to a unit that the target does not have shows nothing.
         """
         if self.luns is None:
-            permission = Permission(read_only=True, copies=False) if self.read_only else EVERYTHING
+            permission = Permission(read_only=self.read_only)
             return {lun: (unit, permission) for lun, (_, unit) in units.items()}
         by_name = dict(units.values())
-        # A copy manager reaches every unit of the target, so it is not for those who see a part.
         return {
             mapping.lun: (
                 by_name[mapping.unit],
-                Permission(read_only=self.read_only or mapping.read_only, copies=False),
+                Permission(read_only=self.read_only or mapping.read_only),
             )
             for mapping in self.luns
             if mapping.unit in by_name
@@ -63,7 +62,7 @@ class Entry:
 
 
 class AccessList:
-    """The entries of one target. An exact name wins over a wildcard, a longer one over a shorter."""
+    """The entries of one target. An exact name wins over a wildcard, a longer one over shorter."""
 
     def __init__(self, entries: Iterable[Entry]) -> None:
         self.entries = tuple(entries)
@@ -89,7 +88,7 @@ class AccessList:
 
 @dataclass(frozen=True, slots=True)
 class Redirect:
-    """The target has moved to another portal: for now, or for good (RFC 7143 11.13.5)."""
+    """The target has moved to another portal, for now or for good (RFC 7143 11.13.5)."""
 
     portal: Portal
     permanent: bool = False

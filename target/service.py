@@ -145,7 +145,9 @@ class Service:
 
     def _lend_copy_manager(self, target: Target, unit: Unit) -> None:
         """Give a unit a copy manager for copies among the units of its target."""
-        fabric = LocalFabric(target.name, lambda: list(target.units.values()))
+        fabric = LocalFabric(
+            target.name, lambda: list(target.units.values()), permission=target.permission
+        )
         unit.copy_manager = CopyManager(fabric, own_unit=unit.designator, pool=self._pool)
 
     # ---------------------------------------------------------------- changing

@@ -1,6 +1,6 @@
 """Targets and their sessions: who is logged in, and to what (RFC 7143 4.4, 6.3)."""
 
-from collections.abc import Callable, Collection, Container, Iterable, Sequence
+from collections.abc import Callable, Collection, Container, Hashable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from threading import Event, Lock
@@ -17,6 +17,7 @@ from serverfree.target.task_management import Steps, abort_commands, supported_f
 from serverfree.target.task_set import TaskSet
 from serverfree.target.units.command import LogicalUnit, Nexus
 from serverfree.target.units.missing import MissingUnit
+from serverfree.target.units.permission import Permission
 
 PORTAL_GROUP = 1
 MAX_SESSIONS = 1024
@@ -191,6 +192,13 @@ class Target:
         """Return the LUNs that there are for a nexus: what REPORT LUNS lists to it."""
         session = self._seen.get(nexus)
         return sorted(self.units) if session is None else session.luns
+
+    def permission(self, nexus: Hashable, unit: LogicalUnit) -> Permission | None:
+        """Return what the initiator of a session may do at a unit, None if it does not see it."""
+        session = self._seen.get(nexus) if isinstance(nexus, Nexus) else None
+        if session is None or all(each.unit is not unit for each in session.task_sets.values()):
+            return None
+        return unit.permission(session.nexus)
 
     # ---------------------------------------------------------------- sessions
 

@@ -263,14 +263,12 @@ class Unit:
         else:
             self.permissions[nexus] = permission
 
-    def read_only_for(self, nexus: Nexus) -> bool:
-        """Whether this nexus may not change the medium, whoever else may."""
-        return self.permissions.get(nexus, EVERYTHING).read_only
+    def permission(self, nexus: Nexus) -> Permission:
+        """Return what this nexus may do, whatever others may."""
+        return self.permissions.get(nexus, EVERYTHING)
 
     def _require_permission(self, command: Command) -> None:
-        sense = self.permissions.get(command.nexus, EVERYTHING).refusal(
-            self.device_type, command.cdb
-        )
+        sense = self.permission(command.nexus).refusal(self.device_type, command.cdb)
         if sense is not None:
             raise CheckCondition(sense)
 

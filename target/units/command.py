@@ -91,6 +91,9 @@ class LogicalUnit(Protocol):
     def permit(self, nexus: Nexus, permission: Permission) -> None:
         """What the nexus may do here has changed."""
 
+    def permission(self, nexus: Nexus) -> Permission:
+        """Return what this nexus may do, whatever others may."""
+
     def detach(self, nexus: Nexus) -> None:
         """A nexus is lost: what was kept for it goes."""
 

@@ -10,6 +10,7 @@ from serverfree.scsi.designator import Designator
 from serverfree.scsi.device import Buffer, Result
 from serverfree.target.units.base import Unit
 from serverfree.target.units.command import Command, LogicalUnit, Nexus
+from serverfree.target.units.permission import EVERYTHING, Permission
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +29,14 @@ class LocalDevice:
     The copy has a nexus of its own with the unit, like every other initiator.
     """
 
-    def __init__(self, unit: LogicalUnit, nexus: Nexus) -> None:
+    def __init__(
+        self, unit: LogicalUnit, nexus: Nexus, permission: Permission = EVERYTHING
+    ) -> None:
         self.identity = id(unit)
         self.facts: Facts | None = None
         self._unit = unit
         self._nexus = nexus
-        unit.attach(nexus)
+        unit.attach(nexus, permission)
 
     def submit(
         self,
@@ -60,7 +63,8 @@ class LocalDevice:
 class LocalFabric:
     """The units of one target; `units` is asked at every opening, for they come and go.
 
-    `reaches` says whether the initiator of a nexus may see a unit: a copy gets no further.
+    `permission` says what the initiator of a nexus may do at a unit, None if it does not even see
+    it: a copy that it asks for may do no more.
     """
 
     def __init__(
@@ -68,21 +72,21 @@ class LocalFabric:
         target: str,
         units: Callable[[], Iterable[LogicalUnit]],
         *,
-        reaches: Callable[[Hashable, LogicalUnit], bool] = lambda nexus, unit: True,
+        permission: Callable[[Hashable, LogicalUnit], Permission | None] = (
+            lambda nexus, unit: EVERYTHING
+        ),
     ) -> None:
         self._target = target
         self._units = units
-        self._reaches = reaches
+        self._permission = permission
         self._numbers = count(1)
 
     def open(self, designator: Designator, nexus: Hashable = None) -> LocalDevice:
         """Return the unit with this designator. Raises UnitUnreachable."""
         for unit in self._units():
-            if (
-                isinstance(unit, Unit)
-                and designator.same(unit.designator)
-                and self._reaches(nexus, unit)
-            ):
-                own = Nexus(f"copy manager,{next(self._numbers)}", self._target)
-                return LocalDevice(unit, own)
+            if isinstance(unit, Unit) and designator.same(unit.designator):
+                permission = self._permission(nexus, unit)
+                if permission is not None:
+                    own = Nexus(f"copy manager,{next(self._numbers)}", self._target)
+                    return LocalDevice(unit, own, permission)
         raise UnitUnreachable(f"{self._target} has no unit {designator}")

@@ -5,7 +5,6 @@ The gate asks once for each command of such a nexus; whoever may do everything i
 
 from dataclasses import dataclass
 
-from serverfree.scsi.cdb.copy import ExtendedCopy
 from serverfree.scsi.inquiry import DeviceType
 from serverfree.scsi.sense import Asc, Sense, SenseKey
 
@@ -33,25 +32,19 @@ ALTERING = {
         )
     ),
 }
-READ_ACTIONS = {0x7F: frozenset((0x0009, 0x000A))}  # READ(32), VERIFY(32)
+# READ(32), VERIFY(32), GET LBA STATUS(32).
+READ_ACTIONS = {0x7F: frozenset((0x0009, 0x000A, 0x0012))}
 
 
 @dataclass(frozen=True, slots=True)
 class Permission:
-    """What a nexus may do. `read_only`: nothing that changes the medium. Without `copies` it has no
-    use of the unit's copy manager: that reaches units which the nexus itself may not.
-    """
+    """What a nexus may do. `read_only`: nothing that changes the medium."""
 
     read_only: bool = False
-    copies: bool = True
 
     def refusal(self, device_type: int, cdb: bytes) -> Sense | None:
         """Return the sense that refuses a CDB, None if it may run."""
         opcode = cdb[0]
-        # A dedicated copy manager is there for nothing else, and reaches units by its own name.
-        barred = not self.copies and device_type != DeviceType.PROCESSOR
-        if barred and opcode == ExtendedCopy.OPCODE:
-            return Sense(SenseKey.ILLEGAL_REQUEST, Asc.ACCESS_DENIED_NO_ACCESS_RIGHTS)
         if not self.read_only or opcode not in ALTERING.get(DeviceType(device_type), ()):
             return None
         actions = READ_ACTIONS.get(opcode)

@@ -96,7 +96,7 @@ def mode_sense(unit: Unit, command: Command) -> bytes:
     if cdb.page_code == ALL_PAGES and cdb.subpage_code not in (0, ALL_SUBPAGES):
         raise invalid_field_in_cdb(3)
     medium_type, device_specific = unit.mode_medium()
-    if unit.read_only_for(command.nexus):
+    if unit.permission(command.nexus).read_only:
         device_specific |= WRITE_PROTECTED
     long_lba = isinstance(cdb, ModeSense10) and cdb.long_lba_accepted
     data = ModeData(

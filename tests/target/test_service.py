@@ -19,6 +19,10 @@ from serverfree.iscsi.chap import Credentials
 from serverfree.iscsi.codes import LoginStatus
 from serverfree.iscsi.errors import LoginFailure, SessionLost
 from serverfree.scsi.cdb.copy import ExtendedCopy
+from serverfree.scsi.copy_cscd import BlockParameters, IdentificationCscd
+from serverfree.scsi.copy_list import CopyList
+from serverfree.scsi.copy_segments import BlockToBlock
+from serverfree.scsi.designator import locally_assigned
 from serverfree.scsi.errors import CheckCondition
 from serverfree.scsi.sense import Asc, SenseKey
 from serverfree.target.config import ConfigError
@@ -189,13 +193,30 @@ def mode_sense(session, lun):
     return data
 
 
-def test_who_sees_a_part_cannot_reach_the_rest_by_a_copy(serve):
-    served = serve(target("a", "b") + access(HOST, 'luns = [{ lun = 0, unit = "a" }]'))
-    with served.log_in(HOST) as host:
-        greet(host, 0)
-        cdb = ExtendedCopy(parameter_list_length=16).pack()
-        result = host.unit(0).submit(cdb, data_out=bytes(16)).wait()
-        assert result.sense.key is SenseKey.ILLEGAL_REQUEST
+def copy_block(session, source, destination):
+    """Have LUN 0 copy the first block of one disk of STORAGE to another; return how it ended."""
+    names = [locally_assigned(STORAGE, name) for name in (source, destination)]
+    cscds = [IdentificationCscd(name, BlockParameters(512), 0) for name in names]
+    parameters = CopyList(cscds, [BlockToBlock(0, 1, 1, 0, 0)]).pack()
+    cdb = ExtendedCopy(parameter_list_length=len(parameters)).pack()
+    return session.unit(0).submit(cdb, data_out=parameters).wait()
+
+
+def test_a_copy_may_do_no_more_than_the_initiator_that_asks_for_it(serve):
+    mine = "{ lun = 0, unit = 'a' }, { lun = 1, unit = 'b', read_only = true }"
+    served = serve(target("a", "b", "c") + access(HOST, f"luns = [{mine}]") + access(ME))
+    with served.log_in(HOST) as host, served.log_in(ME) as me:
+        greet(host, 0, 1)
+        greet(me, 0, 1, 2)
+        Disk(me.unit(1)).write(0, DATA_ARRIVES)
+        assert copy_block(host, "b", "a").status == 0
+        assert bytes(Disk(host.unit(0)).read(0, 1)) == DATA_ARRIVES
+        for source, destination in (("a", "b"), ("c", "a"), ("a", "c")):
+            result = copy_block(host, source, destination)
+            assert result.status == 2, (source, destination)
+            assert result.sense.key is SenseKey.COPY_ABORTED
+        assert copy_block(me, "b", "c").status == 0
+        assert bytes(Disk(me.unit(2)).read(0, 1)) == DATA_ARRIVES
 
 
 # ---------------------------------------------------------------------- portals, limits, redirect
