@@ -7,6 +7,7 @@ as data moved or as COPY ABORTED (SPC-4 5.17.7.4).
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from struct import Struct
 from typing import ClassVar
 
 from serverfree.datamover.errors import CopyAborted
@@ -20,6 +21,10 @@ PIECE = 1 << 20  # bytes in one disk command
 DISK_WINDOW = 4 * PIECE  # bytes of disk commands under way in one direction
 DISK_DEPTH = 64  # and how many they are at most
 _SMALL = 32 << 10  # commands of less travel together
+
+# The hottest CDBs of a copy: `block.Read16(lba=..., blocks=...).pack()` takes ten times as long.
+_CDB_16 = Struct(">BxQIxx")
+_READ_16, _WRITE_16 = int(block.Read16.OPCODE), int(block.Write16.OPCODE)
 TAPE_DEPTH = 1  # a second one could move the tape on from where the first one failed
 
 
@@ -122,16 +127,16 @@ class DiskRun:
     def read(self, offset: int, buffer: memoryview) -> Issued:
         """Read what lies `offset` bytes into the run."""
         length = self.endpoint.block_length
-        cdb = block.Read16(lba=self.lba + offset // length, blocks=len(buffer) // length)
+        cdb = _CDB_16.pack(_READ_16, self.lba + offset // length, len(buffer) // length)
         send = self.unit.enqueue if len(buffer) < _SMALL else self.unit.issue
-        return send(cdb.pack(), data_in=buffer)
+        return send(cdb, data_in=buffer)
 
     def write(self, offset: int, buffers: Sequence[Buffer], size: int) -> Issued:
         """Write `size` bytes to where they belong, `offset` bytes into the run."""
         length = self.endpoint.block_length
-        cdb = block.Write16(lba=self.lba + offset // length, blocks=size // length)
+        cdb = _CDB_16.pack(_WRITE_16, self.lba + offset // length, size // length)
         send = self.unit.enqueue if size < _SMALL else self.unit.issue
-        return send(cdb.pack(), data_out=buffers)
+        return send(cdb, data_out=buffers)
 
     def edges(self, offset: int, size: int) -> tuple[int, int]:
         """Return how many bytes at either end of this piece of the run are not meant."""

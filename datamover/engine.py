@@ -12,6 +12,7 @@ from itertools import islice
 
 from serverfree.datamover.buffers import ByteQueue, Chunk, Slabs
 from serverfree.datamover.endpoints import (
+    DISK_DEPTH,
     DISK_WINDOW,
     DiskRun,
     Run,
@@ -35,6 +36,19 @@ class _Read:
     offset: int
     chunk: Chunk
     issued: Issued
+    size: int  # bytes of the command, which may be one with those of the segments behind
+
+    def finish(self) -> None:
+        """Wait until it is here. Raises CopyAborted, Aborted."""
+        view = self.chunk[0]
+        try:
+            finish_read(self.run, self.issued, self.size)
+        except CopyAborted:
+            if self.size == len(view):
+                raise
+            # Only on its own can a read fail in its own segment, and for its own blocks.
+            self.issued, self.size = self.run.read(self.offset, view), len(view)
+            finish_read(self.run, self.issued, self.size)
 
 
 @dataclass(slots=True)
@@ -236,7 +250,7 @@ class Engine:
         self._check_abort(step)
         read = self._reads[0]
         try:
-            finish_read(read.run, read.issued, len(read.chunk[0]))
+            read.finish()
             self._read_ended()
         except CopyAborted as error:
             self._read_ended()
@@ -259,7 +273,12 @@ class Engine:
         return view[front : len(view) - back], slab
 
     def _read_ahead(self, *, force: bool = False) -> None:
-        """Send as many reads as depth, memory and the standard allow; at least one by `force`."""
+        """Send as many reads as depth, memory and the standard allow; at least one by `force`.
+
+        Many small ones are sent when half of them have come, so that adjacent ones meet.
+        """
+        if len(self._reads) > DISK_DEPTH // 2:
+            return
         while (step := self._next_to_read()) is not None:
             run = step.source
             assert run is not None
@@ -268,14 +287,54 @@ class Engine:
                 len(self._reads) >= run.depth or self._reading + size > DISK_WINDOW
             ):
                 return
-            chunk = self._slabs.carve(size, force=force)
+            ahead, offset = self._ahead, step.read
+            parts = self._adjacent(step, run, size)
+            whole = sum(size for _, size in parts)
+            chunk = self._slabs.carve(whole, force=force)
             if chunk is None:
+                for part, size in parts:
+                    part.read -= size
+                self._ahead = ahead
                 return
-            self._reading += size
-            issued = run.read(step.read, chunk[0])
-            self._reads.append(_Read(step, run, step.read, chunk, issued))
-            step.read += len(chunk[0])
+            view, slab = chunk
+            issued = run.read(offset, view)
+            at = 0
+            for part, size in parts:
+                assert part.source is not None
+                begin = offset if part is step else 0
+                piece = view[at : at + size], slab
+                self._reads.append(_Read(part, part.source, begin, piece, issued, whole))
+                at += size
+            self._reading += whole
             force = False
+
+    def _adjacent(self, step: Step, run: Run, size: int) -> list[tuple[Step, int]]:
+        """Return the parts of one command: this step's, and of those that go on where it ends.
+
+        What they are about to read counts as read.
+        """
+        parts = [(step, size)]
+        step.read += size
+        if not isinstance(run, DiskRun):
+            return parts
+        room = min(run.piece, DISK_WINDOW - self._reading) - size
+        end = run.lba + run.blocks
+        while step.read == step.to_read and (behind := self._next_to_read()) is not None:
+            source = behind.source
+            if (
+                not isinstance(source, DiskRun)
+                or source.endpoint is not run.endpoint
+                or source.lba != end
+                or source.length > room
+                or len(self._reads) + len(parts) >= run.depth
+            ):
+                break
+            parts.append((behind, source.length))
+            behind.read += source.length
+            room -= source.length
+            end += source.blocks
+            step = behind
+        return parts
 
     def _next_to_read(self) -> Step | None:
         while True:
