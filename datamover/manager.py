@@ -343,13 +343,6 @@ _COMMANDS = {
 _INTERNAL_FAILURE = Sense(SenseKey.HARDWARE_ERROR, Asc.INTERNAL_TARGET_FAILURE).pack()
 
 
-_TRANSFER_LENGTHS = (
-    "stream_transfer_length",
-    "source_transfer_length",
-    "destination_transfer_length",
-)
-
-
 def memory_needed(copy_list: CopyList) -> int:
     """Return the bytes of buffer that keep a copy at full speed.
 
@@ -360,8 +353,8 @@ def memory_needed(copy_list: CopyList) -> int:
     for segment in copy_list.segments:
         if isinstance(segment, TapeImage):
             longest = 0xFFFFFF  # as long as a block can be
-        for name in _TRANSFER_LENGTHS:
-            longest = max(longest, getattr(segment, name, 0))
+        for name, _ in segment.TRANSFER_LENGTHS:
+            longest = max(longest, getattr(segment, name))
     block = max(
         (
             cscd.parameters.block_length

@@ -238,13 +238,6 @@ def _unpack_segments(
     return segments
 
 
-_TRANSFER_LENGTHS = (
-    ("stream_transfer_length", 9),
-    ("source_transfer_length", 9),
-    ("destination_transfer_length", 13),
-)
-
-
 def _check_segment(segment: Segment, at: int, cscds: Sequence[Cscd]) -> None:
     if isinstance(segment, StreamToStream) and any(
         cscd_id < len(cscds) and isinstance(cscds[cscd_id].parameters, BlockParameters)
@@ -252,8 +245,8 @@ def _check_segment(segment: Segment, at: int, cscds: Sequence[Cscd]) -> None:
     ):
         # Initiators try a disk with it to learn whether the type is known at all.
         raise _illegal(Asc.UNSUPPORTED_SEGMENT_DESCRIPTOR_TYPE_CODE, at)
-    for name, byte in _TRANSFER_LENGTHS:
-        if getattr(segment, name, 1) == 0:
+    for name, byte in segment.TRANSFER_LENGTHS:
+        if not getattr(segment, name):
             # A tape command of no bytes moves nothing, however often it is repeated.
             raise _illegal(Asc.INVALID_FIELD_IN_PARAMETER_LIST, at + byte)
     if isinstance(segment, InlineToStream) and segment.inline_offset % 4:

@@ -21,6 +21,11 @@ _CAT = 0x01
 _DC = 0x02
 _24_BITS = 0xFFFFFF
 _FLAGS = {"cat": _CAT, "dc": _DC}
+_TRANSFER_LENGTHS = {
+    "stream_transfer_length": 9,
+    "source_transfer_length": 9,
+    "destination_transfer_length": 13,
+}
 
 
 @dataclass(slots=True)
@@ -35,13 +40,22 @@ class Segment:
     LENGTH: ClassVar[int]
     VARIABLE: ClassVar[bool] = False
     HOLDS: ClassVar[bool] = False
+    TRANSFER_LENGTHS: ClassVar[tuple[tuple[str, int], ...]] = ()
+    """The fields that say how long tape commands are, and the bytes where they lie."""
     _STRUCT: ClassVar[Struct]
-    _FIELDS: ClassVar[tuple[tuple[str, int, bool], ...]]  # name, mask on the wire, is it a flag
-    _FLAG_BITS: ClassVar[tuple[tuple[str, int], ...]]  # of byte 1
+    _FIELDS: ClassVar[tuple[str, ...]]  # as the struct has them
+    _MASKED: ClassVar[tuple[tuple[int, int], ...]]  # which of them share their word, the bits
+    _BOOLEAN: ClassVar[tuple[int, ...]]  # which of them are flags
+    _FLAG_BITS: ClassVar[tuple[tuple[str, int], ...]]  # of byte 1; these fields come last
 
     def pack(self) -> bytes:
         """The descriptor on the wire."""
-        return self._pack_head(self.LENGTH)
+        flags = 0
+        for name, bit in self._FLAG_BITS:
+            if getattr(self, name):
+                flags |= bit
+        values = [getattr(self, name) for name in self._FIELDS]
+        return self._STRUCT.pack(self.TYPE, flags, self.LENGTH - LENGTH_EXCLUDES, *values)
 
     @classmethod
     def unpack(cls, data: Buffer, at: int = 0) -> Self:
@@ -49,26 +63,14 @@ class Segment:
 
         Raises InvalidField where one of variable length contradicts itself.
         """
-        return cls(**cls._unpack_head(data, at))
-
-    def _pack_head(self, length: int) -> bytes:
-        flags = 0
-        for name, bit in self._FLAG_BITS:
-            if getattr(self, name):
-                flags |= bit
-        values = [getattr(self, name) for name, _, _ in self._FIELDS]
-        return self._STRUCT.pack(self.TYPE, flags, length - LENGTH_EXCLUDES, *values)
-
-    @classmethod
-    def _unpack_head(cls, data: Buffer, at: int) -> dict[str, Any]:
         _, flags, _, *values = cls._STRUCT.unpack_from(data, at)
-        head: dict[str, Any] = {
-            name: bool(value & 1) if is_flag else value & mask
-            for (name, mask, is_flag), value in zip(cls._FIELDS, values, strict=True)
-        }
-        for name, bit in cls._FLAG_BITS:
-            head[name] = bool(flags & bit)
-        return head
+        for place, mask in cls._MASKED:
+            values[place] &= mask
+        for place in cls._BOOLEAN:
+            values[place] = bool(values[place] & 1)
+        for _, bit in cls._FLAG_BITS:
+            values.append(bool(flags & bit))
+        return cls(*values)
 
 
 _Class = TypeVar("_Class", bound=type[Segment])
@@ -90,14 +92,17 @@ def _segment(code: int, form: str, *, more: int = 0) -> Callable[[_Class], _Clas
             (each.name, _FLAGS[each.name]) for each in fields(made) if each.name in _FLAGS
         )
         plain = [each for each in fields(made) if each.name not in _FLAGS]
-        made._FIELDS = tuple(
-            (
-                each.name,
-                _24_BITS if each.name.endswith("transfer_length") else -1,
-                each.type is bool,
-            )
-            for each in plain[: len(plain) - more]
+        plain = plain[: len(plain) - more]
+        made.TRANSFER_LENGTHS = tuple(
+            (each.name, _TRANSFER_LENGTHS[each.name])
+            for each in plain
+            if each.name in _TRANSFER_LENGTHS
         )
+        made._FIELDS = tuple(each.name for each in plain)
+        made._MASKED = tuple(
+            (place, _24_BITS) for place, each in enumerate(plain) if each.name in _TRANSFER_LENGTHS
+        )
+        made._BOOLEAN = tuple(place for place, each in enumerate(plain) if each.type is bool)
         return cast(_Class, made)
 
     return declare
