@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from serverfree.iscsi.names import Portal
-from serverfree.target.server import Limits, Server
+from serverfree.target.config import Limits
+from serverfree.target.server import Server
 from serverfree.target.session import Target
 from serverfree.target.units.base import Row, Unit, merge_tables, table_of
 from serverfree.target.units.command import Command, Lane

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from serverfree.target.server import Limits, Server
+from serverfree.target.config import Limits
+from serverfree.target.server import Server
 from support.portal import (
     ASYNC_MESSAGE,
     DETACHED,
@@ -139,6 +140,7 @@ class TestConnectionReinstatement:
             assert old.answer(old.start(SHORT, 2)).status == 0
 
 
+@pytest.mark.served  # seconds of waiting, which the fast tests do without
 class TestSilence:
     @pytest.fixture
     def server(self, unit: PatientUnit) -> Iterator[Server]:
@@ -176,6 +178,7 @@ class TestSilence:
             assert alive.answer(alive.start(SHORT, 2)).status == 0
 
 
+@pytest.mark.served
 class TestAsynchronousMessages:
     def test_a_server_that_stops_asks_for_logout_and_waits_for_it(self, unit: PatientUnit) -> None:
         with serving([unit]) as server, Client(server) as client:

@@ -3,11 +3,15 @@
 The client is hand-made from the RFC's layouts; the units' commands run until the test lets them.
 """
 
+import struct
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from serverfree.target.server import Server
+from support.disk import make_disk
 from support.portal import (
     ASYNC_MESSAGE,
     DETACHED,
@@ -22,8 +26,8 @@ from support.portal import (
     serving,
     until,
 )
-from support.scapy_iscsi import DataOut
-from support.wire import R2T
+from support.scapy_iscsi import DataOut, ScsiCommand
+from support.wire import DATA_IN, R2T
 
 ABORT_TASK, ABORT_TASK_SET, CLEAR_ACA, CLEAR_TASK_SET = 1, 2, 3, 4
 UNIT_RESET, WARM_RESET, COLD_RESET, REASSIGN = 5, 6, 7, 8
@@ -327,3 +331,27 @@ def test_preempt_and_abort_ends_the_commands_of_the_nexus_that_is_preempted(
     assert not [kept for kept in other.kept if kept.initiator_task_tag in theirs]
     unit.let(1)
     assert client.answer(mine).status == 0
+
+
+def test_one_that_reads_nothing_does_not_hold_up_a_reset(tmp_path: Path) -> None:
+    disk = make_disk(tmp_path / "disk.img", 64 << 20)
+    read = struct.pack(">BBIBHB", 0x28, 0, 0, 0, 32768, 0)
+    with serving([disk]) as server, Client(server) as slow, Client(server) as client:
+        assert slow.attentions() == client.attentions() == [POWER_ON]
+        for _ in range(8):  # 128 MiB of answers, more than any socket takes
+            slow.tag += 1
+            slow.send(
+                ScsiCommand(
+                    flags=0xC1,
+                    initiator_task_tag=slow.tag,
+                    expected_data_transfer_length=16 << 20,
+                    cmd_sn=slow.cmd_sn,
+                    cdb=read.ljust(16, b"\0"),
+                )
+            )
+            slow.cmd_sn += 1
+        assert slow.receive().opcode == DATA_IN
+        started = time.monotonic()
+        assert response(client, client.manage(UNIT_RESET)) == COMPLETE
+        assert time.monotonic() - started < 5
+        assert client.attentions() == [DEVICE_RESET]
