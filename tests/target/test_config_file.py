@@ -1,6 +1,7 @@
 """The configuration file: what it means, and where it says that something is wrong."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -237,3 +238,21 @@ def test_what_is_no_secret_file(folder, what):
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(ConfigError, match=r"nothing\.toml: No such file"):
         load(tmp_path / "nothing.toml")
+
+
+def test_the_example_of_the_readme(tmp_path):
+    readme = Path(__file__).parents[2] / "README.md"
+    [example] = re.findall(r"```toml\n(.*?)```", readme.read_text(), re.DOTALL)
+    for name in ("backup", "storage"):
+        path = tmp_path / f"{name}.secret"
+        path.write_text(f"the secret of {name}\n")
+        path.chmod(0o600)
+    config = read(tmp_path, example)
+    storage, library, moved = config.targets
+    assert [unit.name for unit in storage.units.values()] == ["data", "archive"]
+    assert list(storage.units) == [0, 7]
+    assert len(storage.publication.access) == 2
+    assert library.publication.groups == {2}
+    assert moved.publication.redirect.permanent
+    [mover] = config.movers
+    assert mover.login.credentials == config.discovery.credentials
