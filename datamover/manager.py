@@ -4,6 +4,7 @@ SPC-4 5.17.2 and 5.17.4. It knows neither sockets
 nor logical units: a fabric finds the units, whoever calls has the command.
 """
 
+import contextlib
 import logging
 import threading
 from collections.abc import Callable, Hashable
@@ -250,15 +251,22 @@ class CopyManager:
                 self._own_unit,
                 copy.activity,
             )
+            planner = Planner(copy_list, self._limits, participants)
             try:
                 Engine(
-                    Planner(copy_list, self._limits, participants),
+                    planner,
                     len(copy_list.segments),
                     Slabs(self._pool, memory),
                     copy.progress,
                     aborted,
                     copy.held,
                 ).run()
+            except CopyAborted:
+                with contextlib.suppress(CopyAborted):  # the first error is the one to tell
+                    planner.finish()
+                raise
+            else:
+                planner.finish()
             finally:
                 participants.close()
 

@@ -13,7 +13,7 @@ from serverfree.datamover.errors import CopyAborted, in_descriptor
 from serverfree.datamover.participants import Participants
 from serverfree.datamover.residue import Move, Residue, Side
 from serverfree.datamover.tape_image import copy_tape_image
-from serverfree.datamover.units import Role
+from serverfree.datamover.units import Aborted, Role
 from serverfree.scsi.cdb.reservation import PersistentReserveOut
 from serverfree.scsi.copy_list import CopyList
 from serverfree.scsi.copy_results import OperatingParameters
@@ -28,6 +28,7 @@ from serverfree.scsi.copy_segments import (
     EmbeddedToStream,
     InlineToStream,
     Locate,
+    MoveReservation,
     RegisterKey,
     Segment,
     Space,
@@ -43,6 +44,8 @@ from serverfree.scsi.copy_segments import (
     WriteFilemarks,
 )
 from serverfree.scsi.sense import Asc
+
+_REGISTER, _REGISTER_AND_MOVE = 0x00, 0x07  # service actions of PERSISTENT RESERVE OUT
 
 
 @dataclass(slots=True)
@@ -116,6 +119,24 @@ class Planner:
         self._limits = limits
         self._participants = participants
         self._residue = Residue()
+        self._last: list[tuple[int, Callable[[], None]]] = []
+
+    def finish(self) -> None:
+        """Do what the segments processed have put off until the end, well or not (6.4.6.18).
+
+        Raises the first CopyAborted when all is done.
+        """
+        failure: CopyAborted | None = None
+        for number, act in self._last:
+            try:
+                act()
+            except CopyAborted as error:
+                failure = failure or error.in_segment(number)
+            except Aborted:
+                # The copy had its end already, and this unit has had its chance.
+                continue
+        if failure is not None:
+            raise failure
 
     def step(self, number: int) -> Step:
         """Return the step of a segment; call for each in turn. Raises CopyAborted."""
@@ -371,12 +392,27 @@ class Planner:
             8, "big"
         )
         parameters = keys + bytes(8)
-        cdb = PersistentReserveOut(service_action=0, parameter_list_length=len(parameters)).pack()
+        cdb = PersistentReserveOut(
+            service_action=_REGISTER, parameter_list_length=len(parameters)
+        ).pack()
 
         def register() -> None:
             unit.command(Role.DESTINATION, cdb, data_out=parameters)
 
         return self._function(number, register)
+
+    def _move_reservation(self, number: int, segment: MoveReservation) -> Step:
+        unit = self._participants.drive(segment.destination, Role.DESTINATION).unit
+        parameters = segment.parameters
+        cdb = PersistentReserveOut(
+            service_action=_REGISTER_AND_MOVE, parameter_list_length=len(parameters)
+        ).pack()
+
+        def move() -> None:
+            unit.command(Role.DESTINATION, cdb, data_out=parameters)
+
+        # Only once its turn has come: an error before that leaves the reservation where it is.
+        return self._function(number, lambda: self._last.append((number, move)))
 
     def _function(self, number: int, act: Callable[[], None]) -> Step:
         return Step(number, self._residue.keep(), function=lambda _: act())
@@ -446,6 +482,7 @@ _PLANS: dict[type[Segment], Callable[..., Step]] = {
     Locate: Planner._locate,
     TapeImage: Planner._tape_image,
     RegisterKey: Planner._register_key,
+    MoveReservation: Planner._move_reservation,
     BlockImage: Planner._block_image,
 }
 

@@ -409,6 +409,59 @@ class RegisterKey(Segment):
     service_action_key: int
 
 
+@_segment(0x15, "xxHQQxBHI", more=4)
+class MoveReservation(Segment):
+    """15h: PERSISTENT RESERVE OUT with REGISTER AND MOVE, when all else is done (table 165).
+
+    `transport_id` is that of the initiator port that the reservation moves to, a multiple of 4
+    bytes long.
+    """
+
+    VARIABLE = True
+
+    destination: int
+    reservation_key: int
+    service_action_key: int
+    relative_target_port: int
+    transport_id: bytes
+    unregister: bool = False
+    aptpl: bool = False
+
+    @property
+    def parameters(self) -> bytes:
+        """The parameter list of the command: all of the descriptor from byte 8 on."""
+        return self.pack()[HEADER_LENGTH:]
+
+    def pack(self) -> bytes:
+        """The descriptor on the wire."""
+        head = self._STRUCT.pack(
+            self.TYPE,
+            0,
+            self.LENGTH + len(self.transport_id) - LENGTH_EXCLUDES,
+            self.destination,
+            self.reservation_key,
+            self.service_action_key,
+            self.unregister << 1 | self.aptpl,
+            self.relative_target_port,
+            len(self.transport_id),
+        )
+        return head + self.transport_id
+
+    @classmethod
+    def unpack(cls, data: Buffer, at: int = 0) -> "MoveReservation":
+        """Read it. Raises InvalidField for a TransportID of another length than there is."""
+        _, _, length, destination, key, action_key, flags, port, size = cls._STRUCT.unpack_from(
+            data, at
+        )
+        if size != length + LENGTH_EXCLUDES - cls.LENGTH:
+            raise InvalidField(28)
+        start = at + cls.LENGTH
+        transport_id = bytes(data[start : start + size])
+        return cls(
+            destination, key, action_key, port, transport_id, bool(flags & 2), bool(flags & 1)
+        )
+
+
 @_segment(0x16, "HHQQI")
 class BlockImage(Segment):
     """16h: blocks of a disk as they are to another (table 166).
@@ -447,6 +500,7 @@ SEGMENT_TYPES: dict[int, type[Segment]] = {
         Locate,
         TapeImage,
         RegisterKey,
+        MoveReservation,
         BlockImage,
     )
 }

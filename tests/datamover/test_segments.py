@@ -17,6 +17,7 @@ from serverfree.scsi.copy_segments import (
     EmbeddedToStream,
     InlineToStream,
     Locate,
+    MoveReservation,
     RegisterKey,
     Space,
     StreamToBlock,
@@ -334,6 +335,48 @@ def test_key_is_registered_at_the_destination() -> None:
     copy([disk], [RegisterKey(0, 0x0102030405060708, 0x1112131415161718)])
     assert cdbs(disk, PERSISTENT_RESERVE_OUT) == [bytes.fromhex("5f 00 00 0000 00000018 00")]
     assert disk.parameters == [bytes.fromhex("0102030405060708 1112131415161718") + bytes(8)]
+
+
+class ReservedDrive(FakeTape):
+    def __init__(self, *arguments) -> None:
+        super().__init__(*arguments)
+        self.parameters: list[bytes] = []
+
+    def command(self, cdb, out, into):
+        if cdb[0] == PERSISTENT_RESERVE_OUT:
+            self.parameters.append(out)
+            return Result(Status.GOOD)
+        return super().command(cdb, out, into)
+
+
+MOVE = MoveReservation(0, 1, 2, 3, b"\x05" * 24, unregister=True)
+MOVE_PARAMETERS = bytes.fromhex("0000000000000001 0000000000000002 00 02 0003 00000018" + "05" * 24)
+
+
+def test_reservation_moves_when_all_else_is_done() -> None:
+    tape, disk = ReservedDrive([noise(512)] * 4), FakeDisk(bytes(4096))
+    copy([tape, disk], [MOVE, StreamToBlock(0, 1, 512, 4, 0)])
+    assert tape.log[-1] == bytes.fromhex("5f 07 00 0000 00000030 00")
+    assert tape.parameters == [MOVE_PARAMETERS]
+
+
+def test_reservation_moves_despite_an_error_that_comes_after_it() -> None:
+    tape, disk = ReservedDrive([noise(512)]), FakeDisk(bytes(4096))
+    sense = aborted_sense([tape, disk], [MOVE, StreamToBlock(0, 1, 512, 4, 0)])
+    assert (sense.code, sense.segment) == (0x0D01, 1)
+    assert tape.parameters == [MOVE_PARAMETERS]
+    sense = aborted_sense([tape, disk], [StreamToBlock(0, 1, 512, 4, 0), MOVE])
+    assert sense.segment == 0
+    assert len(tape.parameters) == 1
+
+
+def test_reservation_that_does_not_move_is_the_error_of_its_segment() -> None:
+    tape = ReservedDrive()
+    tape.fail(PERSISTENT_RESERVE_OUT, 0, Result(Status.RESERVATION_CONFLICT))
+    sense = aborted_sense([tape], [VerifyCscd(0), MOVE, VerifyCscd(0)])
+    assert (sense.code, sense.segment, sense.destination) == (0x0D01, 1, b"\x18")
+    disk = FakeDisk(bytes(512))
+    assert aborted_sense([disk], [MOVE]).code == 0x260C
 
 
 # ---------------------------------------------------------------------- null units

@@ -17,6 +17,7 @@ from serverfree.scsi.copy_segments import (
     EmbeddedToStream,
     InlineToStream,
     Locate,
+    MoveReservation,
     RegisterKey,
     Segment,
     Space,
@@ -102,6 +103,14 @@ VECTORS: list[tuple[Segment, str]] = [
     (
         RegisterKey(9, 0x0102030405060708, 0x1112131415161718),
         "14 00 0018 0000 0009 0102030405060708 1112131415161718 00000000",
+    ),
+    (
+        MoveReservation(9, 1 << 56, 2 << 56, 0x0304, b"\x05" * 24, unregister=True),
+        "15 00 0034 0000 0009 0100000000000000 0200000000000000 00 02 0304 00000018" + "05" * 24,
+    ),
+    (
+        MoveReservation(9, 1, 2, 3, b"\x05" * 4, aptpl=True),
+        "15 00 0020 0000 0009 0000000000000001 0000000000000002 00 01 0003 00000004 05050505",
     ),
     (
         BlockImage(1, 2, 0x0102030405060708, 0x1112131415161718, 0x21222324),
