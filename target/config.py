@@ -31,7 +31,7 @@ class ConfigError(ValueError):
 class Limits:
     """What a server lets in. Past a limit the newcomer is refused; nobody else notices."""
 
-    login_timeout: int = 15  # seconds from one login PDU to the next
+    login_timeout: int = 15  # seconds that a login may take
     # Seconds of silence after which an initiator is pinged, 0: never; and those it has to answer.
     # Off by default, since TCP finds hosts that are dead, and an initiator without a thread of its
     # own (ours, libiscsi's) answers no ping while its program is busy elsewhere.

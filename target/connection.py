@@ -71,7 +71,7 @@ class Entrance(Protocol):
 
     @property
     def login_timeout(self) -> int:
-        """Seconds from one login PDU to the next."""
+        """Seconds that a login may take."""
 
     @property
     def ping(self) -> tuple[float, float]:
@@ -189,11 +189,15 @@ class Connection:
                 command_window=QUEUE_DEPTH,
             )
         )
+        # Whoever sends a byte now and then would never run into the time-out of a receive.
+        deadline = time.monotonic() + self.entrance.login_timeout
         while not login.complete:
             raw = self._receiver.next_pdu()
             if raw is None:
                 if not self._receive():
                     return None
+                if time.monotonic() > deadline:
+                    raise ProtocolError("the login takes too long")
                 continue
             bhs, _, data = raw
             if bhs[0] & 0x3F != Opcode.LOGIN_REQUEST:

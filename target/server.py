@@ -214,7 +214,7 @@ class _Entrance:
 
     @property
     def login_timeout(self) -> int:
-        """Seconds from one login PDU to the next."""
+        """Seconds that a login may take."""
         return self._server.limits.login_timeout
 
     @property

@@ -10,15 +10,21 @@ Every target is a process of its own, reached by the guest at 10.0.2.2. What a s
     host allocated UNIT            bytes that a disk's file takes up on the host
     host restart TARGET            clean stop, then start at the same portal
     host kill TARGET               SIGKILL, then start at the same portal
+    host configure TARGET LINE...  serve what these lines of TOML say: a restart with --config the
+                                   first time, SIGHUP from then on; paths are unit names
+    host secret NAME TEXT          a secret file for it
+    host port                      a free port, for a portal of it
     host save NAME                 a scratch file's path on the host, for --out and FILE arguments
 """
 
 import hashlib
 import os
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -88,6 +94,9 @@ class Storage:
             "allocated": lambda unit: _text(str(self._disks[unit].stat().st_blocks * 512)),
             "restart": self._restart,
             "kill": self._kill,
+            "configure": self._configure,
+            "secret": self._secret,
+            "port": lambda: _text(str(_free_port())),
             "save": lambda name: _text(str(self._folder / Path(name).name)),
         }
         if not argv or argv[0] not in words:
@@ -173,6 +182,30 @@ class Storage:
         self._targets[target].start()
         return Answer(0)
 
+    def _configure(self, target: str, *lines: str) -> Answer:
+        server = self._targets[target]
+        path = self._folder / f"{target}.toml"
+        path.write_text("".join(f"{line}\n" for line in lines))
+        if "--config" not in server.arguments:
+            server.stop()
+            server.arguments = ["--config", str(path), "--verbose"]
+            server.start()
+            return Answer(0)
+        before = _last_reload(server)
+        os.kill(server.pid, signal.SIGHUP)
+        deadline = time.monotonic() + 10
+        while _last_reload(server) == before:
+            if time.monotonic() > deadline:
+                return Answer(1, stderr=f"{target} was not reloaded\n")
+            time.sleep(0.05)
+        return Answer(0)
+
+    def _secret(self, name: str, text: str) -> Answer:
+        path = self._folder / Path(name).name
+        path.touch(mode=0o600)
+        path.write_text(f"{text}\n")
+        return Answer(0)
+
     def _kill(self, target: str) -> Answer:
         self._targets[target].kill()
         self._targets[target].start()
@@ -181,6 +214,12 @@ class Storage:
 
 def _text(text: str) -> Answer:
     return Answer(0, f"{text}\n".encode())
+
+
+def _last_reload(server: Server) -> str:
+    """Return the line, with its time, by which a server says that it has read its file again."""
+    lines = [line for line in server.log().splitlines() if line.endswith("reloaded")]
+    return lines[-1] if lines else ""
 
 
 def _size(text: str) -> int:

@@ -314,6 +314,23 @@ def test_a_silent_peer_is_dropped_and_too_many_at_a_portal_are_not_taken(serve):
         assert session.ping() < 5
 
 
+def test_a_peer_that_dribbles_is_dropped_as_well(serve):
+    served = serve("[limits]\nlogin_timeout = 1\n" + target("d"))
+    started = time.monotonic()
+    with socket.create_connection(("127.0.0.1", served.port)) as slow:
+        slow.settimeout(0.1)
+        while time.monotonic() - started < 10:
+            try:
+                slow.sendall(b"\x43")
+                if slow.recv(1) == b"":
+                    break
+            except TimeoutError:
+                continue
+            except ConnectionError:
+                break
+    assert time.monotonic() - started < 5
+
+
 # ---------------------------------------------------------------------- CHAP
 
 
