@@ -118,8 +118,9 @@ def _device_statistics(unit: StreamUnit) -> Parameters:
         counter(0x00, unit.loads),
         counter(0x01, 0),  # cleanings
         counter(0x02, hours),
-        counter(0x0C, unit.hard_write_errors),
-        counter(0x0D, unit.hard_read_errors),
+        counter(0x0D, unit.loads),
+        counter(0x0E, unit.hard_write_errors),
+        counter(0x0F, unit.hard_read_errors),
         LogParameter(0x40, unit.serial.encode().ljust(16)),
         LogParameter(0x41, unit.serial.encode().ljust(16)),
         _flag(0x80, bool(unit.preventing)),

@@ -23,6 +23,9 @@ PACKAGES = {
     "istgt": "istgt",
     "iscsi-inq": "libiscsi-bin",
     "tshark": "tshark",
+    "sg_logs": "sg3-utils",
+    "sg_read_attr": "sg3-utils",
+    "sg_vpd": "sg3-utils",
     "ntfsls": "ntfs-3g",
     "ntfscat": "ntfs-3g",
 }
