@@ -63,7 +63,7 @@ from serverfree.scsi.tape_vpd import (
 )
 from serverfree.scsi.vpd import ExtendedInquiry
 from serverfree.target.backstore.cartridge import Cartridge, open_cartridge
-from serverfree.target.backstore.cartridge_errors import CartridgeError, WriteFailed
+from serverfree.target.backstore.cartridge_errors import CartridgeError, DamagedRecord, WriteFailed
 from serverfree.target.backstore.cartridge_memory import Life
 from serverfree.target.backstore.cartridge_partition import Partition
 from serverfree.target.units import (
@@ -78,6 +78,9 @@ from serverfree.target.units import (
 from serverfree.target.units.access import Access
 from serverfree.target.units.base import VENDOR, Row, Table, Unit, merge_tables, table_of
 from serverfree.target.units.command import Command, Lane, Nexus
+from serverfree.target.units.data_buffer import BUFFER_TABLE, DataBuffer
+from serverfree.target.units.diagnostics import DIAGNOSTIC_TABLE, SelfTests
+from serverfree.target.units.identity import IDENTITY_TABLE, Clock
 from serverfree.target.units.primary import PRIMARY_TABLE
 from serverfree.target.units.reservation_commands import RESERVATION_TABLE
 from serverfree.target.units.stream_encryption import StreamEncryption
@@ -272,6 +275,9 @@ class StreamUnit(Unit):
         RESERVATION_TABLE,
         STREAM_TABLE,
         stream_log.STREAM_LOG_TABLE,
+        DIAGNOSTIC_TABLE,
+        BUFFER_TABLE,
+        IDENTITY_TABLE,
         THIRD_PARTY_COPY_TABLE,
     )
     kind = "tape"
@@ -285,6 +291,9 @@ class StreamUnit(Unit):
         self.lock = Lock()
         self.modes = StreamModes()
         self.encryption = StreamEncryption()
+        self.data_buffer = DataBuffer()
+        self.clock = Clock()
+        self.self_tests = SelfTests()
         self.medium = Medium(cartridge) if cartridge else None
         self.preventing: set[Nexus] = set()
         self.alerts: set[int] = set()
@@ -447,6 +456,24 @@ class StreamUnit(Unit):
             medium.cartridge.sync()
         except WriteFailed as error:
             raise medium_error(Asc.WRITE_ERROR) from error
+
+    def self_test(self, command: Command, extended: bool) -> None:
+        """Put on stable storage what is not yet; an extended test also reads the whole medium.
+
+        The heads stay where they are. Raises CheckCondition.
+        """
+        with self.lock:
+            medium = self.require_medium()
+            self._sync(medium)
+            for partition in medium.cartridge.partitions if extended else ():
+                for block in range(partition.eod):
+                    if command.aborted:
+                        return
+                    try:
+                        partition.read_entry(block, partition.entry(block))
+                    except DamagedRecord as error:
+                        self.count_read_error(medium)
+                        raise medium_error(Asc.UNRECOVERED_READ_ERROR) from error
 
     # What the log pages tell
 

@@ -6,6 +6,7 @@ from threading import Thread
 import pytest
 
 from serverfree.scsi.sense import FieldPointer
+from serverfree.scsi.status import Status
 from serverfree.target.units.command import Nexus
 from support.tape import (
     LOAD,
@@ -94,6 +95,47 @@ class TestReadPosition:
         for form in (POSITION, POSITION_LONG, POSITION_EXTENDED):
             assert drive.good(form)[0] & 0xC0 == 0x40
         drive.unit.close()
+
+
+class TestServices:
+    """What every kind of unit has, at this one."""
+
+    def test_timestamp_as_sg_timestamp_sets_it(self, drive):
+        stamp = bytes.fromhex("00 00 00 00 01 8f 00 00 00 00 00 00")
+        drive.good(bytes.fromhex("a4 0f 00 00 00 00 00 00 00 0c 00 00"), stamp)
+        data = drive.good(bytes.fromhex("a3 0f 00 00 00 00 00 00 00 0c 00 00"))
+        assert data[:3] == bytes.fromhex("00 0a 02")
+        assert 0 <= int.from_bytes(data[4:10], "big") - 0x018F00000000 < 60_000
+
+    def test_echo_buffer(self, drive):
+        drive.good(bytes.fromhex("3b 0a 00 00 00 00 00 00 04 00"), b"echo")
+        assert drive.good(bytes.fromhex("3c 0a 00 00 00 00 00 00 04 00")) == b"echo"
+
+    def test_extended_self_test_finds_damage_and_moves_nothing(self, drive, tmp_path):
+        drive.fill("abc")
+        drive.good(bytes.fromhex("1d c0 00 00 00 00"))
+        assert drive.block == 0
+        log = drive.unit.medium.cartridge.directory / "part0.log"
+        with log.open("r+b") as file:
+            file.seek(-20, 2)
+            file.write(b"XXXX")
+        assert drive.sense(bytes.fromhex("1d c0 00 00 00 00")) == sense(4, 0x3E03)
+        assert drive.block == 0
+
+    def test_reservation_of_another_nexus(self, drive):
+        """The table of SSC-4: only what neither moves nor tells of the medium is let by."""
+        other = Nexus("iqn.test:other", "iqn.test:target")
+        drive.unit.attach(other)
+        drive.unit.attentions.take(other)
+        register = bytes(8) + b"otherkey" + bytes(8)
+        drive(bytes.fromhex("5f 00 00 00 00 00 00 00 18 00"), register, other)
+        reserve = b"otherkey" + bytes(16)
+        reply = drive(bytes.fromhex("5f 01 03 00 00 00 00 00 18 00"), reserve, other)
+        assert reply.status is Status.GOOD
+        for cdb, data in ((write(1), b"x"), (read(1), b""), (REWIND, b""), (space(3, 0), b"")):
+            assert drive(cdb, data).status is Status.RESERVATION_CONFLICT
+            assert drive(cdb, data, other).status is not Status.RESERVATION_CONFLICT
+        drive.good(bytes.fromhex("05 00 00 00 00 00"))
 
 
 class TestModes:
