@@ -344,7 +344,7 @@ def kinds_self(segment: Segment) -> bool:
     return isinstance(segment, BlockRangeToBlockRange) and segment.source == segment.destination
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     shapes=st.lists(SHAPE, min_size=1, max_size=9),
     blocks=st.tuples(*[st.sampled_from([512, 520, 1024])] * 2),

@@ -236,6 +236,53 @@ def test_abort_of_no_copy_is_refused() -> None:
         assert refusal(abort, "a", identifier, lambda: False) == INVALID_FIELD_IN_CDB
 
 
+def test_no_more_copies_at_once_than_promised() -> None:
+    """In the background too: none is begun that could not be told of."""
+    disk = SlowDisk(noise(4096))
+    manager = CopyManager(ModelFabric(disk, FakeDisk(bytes(4096))))
+    for identifier in range(64):
+        copy(manager, [BlockToBlock(0, 1, 8, 0, 0)], list_identifier=identifier, immediate=True)
+    assert refusal(copy, manager, [], list_identifier=64) == (5, 0x5503)
+    disk.leave.set()
+    for identifier in range(64):
+        assert ended(manager, identifier)[5] == 0x01
+    deadline = time.monotonic() + 20
+    while any(thread.name.startswith("copy ") for thread in threading.enumerate()):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    copy(manager, [], list_identifier=64)
+
+
+def test_nexus_loss_takes_the_results_and_leaves_the_copy() -> None:
+    disk, destination = SlowDisk(noise(4096)), FakeDisk(bytes(4096))
+    manager = CopyManager(ModelFabric(disk, destination))
+    copy(manager, [BlockToBlock(0, 1, 8, 0, 0)], list_identifier=7, immediate=True)
+    assert disk.reached.wait(20)
+    manager.forget("a")
+    status = manager.receive_copy_results
+    assert refusal(status, "a", STATUS4, 7, EVER) == INVALID_FIELD_IN_CDB
+    disk.leave.set()
+    deadline = time.monotonic() + 20
+    while destination.data != disk.data:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_reset_ends_a_copy_in_the_background() -> None:
+    disk, destination = SlowDisk(noise(1 << 20)), FakeDisk(bytes(1 << 20))
+    disk.most = destination.most = 8
+    manager = CopyManager(ModelFabric(disk, destination))
+    copy(manager, [BlockToBlock(0, 1, 2048, 0, 0)], list_identifier=7, immediate=True)
+    assert disk.reached.wait(20)
+    manager.reset()
+    disk.leave.set()
+    deadline = time.monotonic() + 20
+    while not disk.closed:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert not any(destination.data[1 << 19 :])
+
+
 # ---------------------------------------------------------------------- held data
 
 

@@ -158,6 +158,27 @@ def test_edges_that_cannot_be_read_end_the_copy_with_the_destinations_sense() ->
     assert not cdbs(other, WRITE_16)
 
 
+def test_residual_of_a_range_counts_blocks_behind_the_failure() -> None:
+    tape, disk = FakeTape([noise(1000, n) for n in range(5)]), FakeDisk(bytes(8192), most=2)
+    tape.fail(0x08, 3, check_condition(sense_bytes(3, 0x1100)))
+    sense = aborted_sense([tape, disk], [StreamToBlockRange(0, 1, 1000, 4500, 1, 100)])
+    # Of 3000 bytes 924 went into the first two blocks beside 100 that stay, 2048 into the next
+    # four; 28 fill no two blocks more. The range touches nine.
+    assert (sense.code, sense.segment, sense.residual) == (0x0D01, 0, 9 - 6)
+    assert disk.data[612:3584] == b"".join(noise(1000, n) for n in range(3))[:2972]
+    assert not any(disk.data[:612] + disk.data[3584:])
+
+
+def test_write_of_a_range_that_fails_keeps_its_neighbours() -> None:
+    source, disk = FakeDisk(noise(8192)), FakeDisk(noise(8192, 2))
+    before = bytes(disk.data)
+    raw = sense_bytes(7, 0x2700)
+    disk.fail(WRITE_16, 0, check_condition(raw))
+    sense = aborted_sense([source, disk], [BlockRangeToBlockRange(0, 1, 700, 0, 3, 5, 9)])
+    assert (sense.code, sense.residual, sense.destination) == (0x0D01, None, forwarded(raw))
+    assert disk.data == before
+
+
 # ---------------------------------------------------------------------- from tape to tape
 
 
