@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.case import Case, MiB
+from bench.cpu import cpu_seconds
 from bench.raw_relay import RawRelay
 
 from serverfree.cli.processes import SERVERFREE, Server
@@ -167,15 +168,19 @@ def measure(folder: Path, rounds: int, size: int, memory: Memory) -> list[Case]:
         }
         runs = {**ours, "qemu-img": san.convert, "relay": san.relay.copy}
         rates: dict[str, list[float]] = {name: [] for name in runs}
+        cpu: dict[str, list[float]] = {name: [] for name in runs}
         for number in range(rounds):
             # A tape is read as it was written: that pair keeps its order.
             names = list(runs) if number % 2 == 0 else [*list(runs)[2:], *list(runs)[:2]]
             for name in names:
                 if "tape" in name:
                     san.rewind()
+                before = cpu_seconds(san.mover.pid)
                 rates[name].append(size / timed(runs[name]) / 1e6)
+                taken = cpu_seconds(san.mover.pid) - before
+                cpu[name].append(taken / (size / TAPE_BLOCK) * 1e6)
     return [
-        Case(f"{name} {label}", "MB/s", rival, rates[name], rates[rival])
+        Case(f"{name} {label}", "MB/s", rival, rates[name], rates[rival], cpu[name])
         for name in ours
         for rival in ("qemu-img", "relay")
     ]
@@ -188,11 +193,13 @@ def measure_extents(folder: Path, rounds: int, size: int, memory: Memory) -> lis
     """
     scattered = scattered_extents(size)
     pieces = pieces_of_a_disk(size)
-    small = Case(f"{EXTENTS // 1000}k extents of 4 KiB", "extents/s", "the bar")
-    mixed = Case(f"{len(pieces)} extents 4 KiB..1 MiB", "MB/s", "one extent")
+    small = Case(f"{EXTENTS // 1000}k extents of 4 KiB", "extents/s", "bar")
+    mixed = Case(f"{len(pieces)} extents to 1 MiB", "MB/s", "one extent")
     with serve(folder, size) as san, memory.watch(san.mover.pid):
         for _ in range(rounds):
+            before = cpu_seconds(san.mover.pid)
             small.ours.append(EXTENTS / timed(lambda: san.copy_extents(scattered)))
+            small.our_cpu.append((cpu_seconds(san.mover.pid) - before) / EXTENTS * 1e6)
             small.theirs.append(20_000)
             mixed.ours.append(size / timed(lambda: san.copy_extents(pieces)) / 1e6)
             mixed.theirs.append(size / timed(lambda: san.copy("source", "destination")) / 1e6)

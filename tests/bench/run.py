@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from bench import copies
 from bench.case import Case, MiB
+from bench.cpu import cpu_seconds, pin
 
 from support import servers
 from support.peers import PACKAGES, find
@@ -50,20 +51,6 @@ LOADS = (
     Load("4 KiB random, QD 32", "IOPS", 32, 8, True),
     Load("256 KiB sequential, QD 8", "MB/s", 8, 512, False),
 )
-
-
-def pin(pid: int, core: int) -> None:
-    """Keep a process, with the threads it has, on one core (where there are several)."""
-    if (os.cpu_count() or 1) < 2:
-        return
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        os.sched_setaffinity(int(task.name), {core})
-
-
-def cpu_seconds(pid: int) -> float:
-    """Return the CPU time that a process has taken so far."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def iscsi_perf(load: Load, url: str, seconds: int) -> int:
@@ -134,7 +121,7 @@ def show(cases: list[Case], memory: dict[str, int]) -> None:
             case.cpu,
         )
     Console().print(table)
-    print("CPU us: of the server for one request, ours / theirs")
+    print("CPU us: of the server for a request, ours / theirs; of the mover for 256 KiB, an extent")
     for name, size in memory.items():
         print(f"memory of the {name}: {size / MiB:.0f} MiB")
     RESULTS.parent.mkdir(exist_ok=True)
