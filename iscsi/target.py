@@ -497,7 +497,8 @@ class TargetConnection:
         return data_sn
 
     def drop(self, task: Task) -> None:
-        """End a task without a response: it has been aborted."""
+        """End a task without a response: it has been aborted, and is `unsound` from now on."""
+        task.unsound = True
         if self.tasks.get(task.initiator_task_tag) is task:
             self.transfers.forget(task)
             self._ask()

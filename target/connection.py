@@ -2,7 +2,8 @@
 
 No protocol decision is made here. The thread receives, runs what may run inline, and answers the
 whole batch with one `sendmsg`. Commands that can block run elsewhere (`task_set`); their replies
-come back through a mailbox, and only while such commands are out does the thread poll.
+come back through a mailbox, and only while such commands are out, or while nothing has been heard
+for a moment, does the thread poll.
 """
 
 import errno
@@ -278,9 +279,10 @@ class Connection:
         ready = [fd for fd, _ in poll.poll(None if patience is None else patience * 1000)]
         if self._wake in ready:
             os.eventfd_read(self._wake)
-        if not ready and self._abandoned:
-            for task in list(self._abandoned):  # 4.2.3.3 has no end to this wait, people have
-                self._gone(task)
+        if self._abandoned:
+            if time.monotonic() >= self._grace_ends:
+                for task in list(self._abandoned):  # 4.2.3.3 has no end to this wait, people have
+                    self._gone(task)
         elif not ready and self._pinged:
             raise TimeoutError(f"no answer to a ping for {timeout} s")
         elif not ready:
@@ -309,6 +311,8 @@ class Connection:
         unit = task_set.unit
         if task.flags & BIDIRECTIONAL != _READ:
             if task.initiator_task_tag not in self._core.tasks:  # its first coming
+                if task.unsound:  # or it was, and has been aborted since the last of its data came
+                    return
                 if not self._core.solicit(task, unit.data_out_length(task.cdb)):
                     return  # it comes again when its data is here
             elif task.unsound:  # it was aborted, and its data is through

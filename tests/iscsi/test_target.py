@@ -56,11 +56,15 @@ offers = st.builds(
     first_burst_length=st.sampled_from((512, 4096)),
     initial_r2t=st.booleans(),
     immediate_data=st.booleans(),
-    max_outstanding_r2t=st.sampled_from((1, 3)),
+    max_outstanding_r2t=st.sampled_from((1, 3, 65535)),
+    data_pdu_in_order=st.booleans(),
+    data_sequence_in_order=st.booleans(),
+    header_digest=st.sampled_from((("None",), ("CRC32C", "None"))),
+    data_digest=st.sampled_from((("None",), ("CRC32C", "None"))),
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     offers,
     offers,

@@ -20,14 +20,14 @@ TASK_MANAGEMENT_RESPONSE = 0x22
 ASYNC_MESSAGE = 0x32
 REJECT = 0x3F
 # Vendor specific operation codes; byte 1 is a name for the command.
-SHORT, QUEUED, DETACHED, TAKES_DATA = 0xC0, 0xC1, 0xC2, 0xC3
+SHORT, QUEUED, DETACHED, TAKES_DATA, BUSY = 0xC0, 0xC1, 0xC2, 0xC3, 0xC4
 LENGTH = 16384  # of the data-out of TAKES_DATA
 
 
 def _run(unit: "PatientUnit", command: Command) -> None:
     unit.begun.append(command.cdb[1])
     unit.changed.set()
-    if command.cdb[0] in (QUEUED, DETACHED):
+    if command.cdb[0] in (QUEUED, DETACHED, BUSY):
         gate = unit.gate(command.cdb[1])
         while not gate.wait(0.005):
             # A DETACHED one looks at `aborted` between its steps, a QUEUED one is in one step.
@@ -49,6 +49,7 @@ class PatientUnit(Unit):
                     (SHORT, Lane.INLINE),
                     (QUEUED, Lane.QUEUED),
                     (DETACHED, Lane.DETACHED),
+                    (BUSY, Lane.INLINE),
                 )
             ),
             Row(

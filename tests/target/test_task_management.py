@@ -14,6 +14,7 @@ from serverfree.target.server import Server
 from support.disk import make_disk
 from support.portal import (
     ASYNC_MESSAGE,
+    BUSY,
     DETACHED,
     LENGTH,
     QUEUED,
@@ -331,6 +332,42 @@ def test_preempt_and_abort_ends_the_commands_of_the_nexus_that_is_preempted(
     assert not [kept for kept in other.kept if kept.initiator_task_tag in theirs]
     unit.let(1)
     assert client.answer(mine).status == 0
+
+
+def test_a_reset_waits_for_a_connection_in_the_middle_of_its_work(
+    client: Client, other: Client, unit: PatientUnit
+) -> None:
+    """What it has in hand ends first, and a write whose last data came meanwhile never begins."""
+    write = other.start(TAKES_DATA, 2, length=LENGTH)
+    last = bytes(data_for(other.of_kind(R2T), bytes(LENGTH)))
+    busy = ScsiCommand(
+        flags=0x81,
+        initiator_task_tag=50,
+        cmd_sn=other.cmd_sn,
+        cdb=bytes((BUSY, 1)).ljust(16, b"\0"),
+    )
+    other.cmd_sn += 1
+    other.socket.sendall(bytes(busy) + last)  # one after the other from one buffer
+    assert until(lambda: unit.begun == [1])
+    request = client.manage(UNIT_RESET)
+    assert client.silent()
+    assert unit.resets == 0
+    unit.let(1)
+    assert response(client, request) == COMPLETE
+    assert other.answer(50).status == 0
+    assert client.attentions() == other.attentions() == [DEVICE_RESET]
+    assert unit.begun == [1]
+    assert not [kept for kept in other.kept if kept.initiator_task_tag == write]
+
+
+def test_other_traffic_does_not_prolong_the_wait_for_data(client: Client) -> None:
+    client.start(TAKES_DATA, 1, length=LENGTH)
+    client.of_kind(R2T)
+    request = client.manage(ABORT_TASK_SET)
+    started = time.monotonic()
+    while not [kept for kept in client.kept if kept.initiator_task_tag == request]:
+        assert client.answer(client.start(SHORT, 2)).status == 0
+        assert time.monotonic() - started < 5
 
 
 def test_one_that_reads_nothing_does_not_hold_up_a_reset(tmp_path: Path) -> None:
