@@ -139,9 +139,15 @@ def _reset_target_warm(session: "Session", answer: Answer) -> None:
 
 
 def _reset_target_cold(session: "Session", answer: Answer) -> None:
-    """As power on (11.5.1): every unit, and every session ends, the asking one with its answer."""
+    """As power on (11.5.1): every unit, and every session ends, the asking one with its answer.
+
+    Not for an initiator that may see a part of the target only: it would reach beyond that.
+    """
     target = session.target
     task_sets = set(target.task_sets.values())
+    if set(session.task_sets.values()) != task_sets:
+        answer(TaskResponse.AUTHORIZATION_FAILED)
+        return
 
     def reset() -> None:
         for task_set in task_sets:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from serverfree.target.access import AccessList, Entry, LunMapping
 from serverfree.target.server import Server
 from support.disk import make_disk
 from support.portal import (
@@ -32,7 +33,7 @@ from support.wire import DATA_IN, R2T
 
 ABORT_TASK, ABORT_TASK_SET, CLEAR_ACA, CLEAR_TASK_SET = 1, 2, 3, 4
 UNIT_RESET, WARM_RESET, COLD_RESET, REASSIGN = 5, 6, 7, 8
-COMPLETE, NO_TASK, NO_LUN, NO_REASSIGN, NOT_SUPPORTED = 0, 1, 2, 4, 5
+COMPLETE, NO_TASK, NO_LUN, NO_REASSIGN, NOT_SUPPORTED, NOT_AUTHORIZED = 0, 1, 2, 4, 5, 6
 POWER_ON, DEVICE_RESET, CLEARED = 0x2900, 0x2903, 0x2F00
 
 
@@ -256,6 +257,19 @@ class TestResets:
         with Client(server) as again:
             assert again.attentions() == [POWER_ON]
             assert again.answer(again.start(SHORT, 2)).status == 0
+
+
+def test_resets_reach_what_the_initiator_may_see_and_no_further(
+    server: Server, units: tuple[PatientUnit, PatientUnit]
+) -> None:
+    (target,) = server.targets
+    target.access = AccessList((Entry("*", luns=(LunMapping(5, "second"),)),))
+    with Client(server) as client:
+        assert client.attentions(5) == [POWER_ON]
+        assert response(client, client.manage(COLD_RESET)) == NOT_AUTHORIZED
+        assert response(client, client.manage(WARM_RESET)) == COMPLETE
+        assert [unit.resets for unit in units] == [0, 1]
+        assert client.attentions(5) == [DEVICE_RESET]
 
 
 @pytest.mark.parametrize(
