@@ -17,19 +17,40 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serverfree.target.backstore.cartridge import open_cartridge
-from serverfree.target.backstore.cartridge_log import RecordType
+from serverfree.target.backstore.cartridge_coding import Key, Place, compressed, decoded
+from serverfree.target.backstore.cartridge_log import Coding, RecordType, StoredBlock
 from support.power import FailingDisk, PowerCut
 from support.tape import MEMORY
 
 OVERHEAD = 72
 
 
+KEY = Key(bytes(range(32)))
+
+
+def place(block):
+    return Place(b"any cartridge 16", 0, block)
+
+
 def contents(partition):
     """All objects: payloads, None for filemarks. Raises if any of them is damaged."""
     return [
-        None if partition.entry(block).type == RecordType.FILEMARK else bytes(partition.read(block))
+        None if partition.entry(block).type == RecordType.FILEMARK else content(partition, block)
         for block in range(partition.eod)
     ]
+
+
+def content(partition, block):
+    stored = partition.read_entry(block, partition.entry(block))
+    if stored.coding & Coding.ENCRYPTED:
+        stored = KEY.opened(stored, place(block))
+    return bytes(decoded(stored))
+
+
+def coded(block, data, how):
+    """A block as the drive stores it: as it is, compressed, encrypted or both."""
+    stored = compressed(data) if "c" in how else StoredBlock(data, len(data))
+    return KEY.sealed(stored, place(block)) if "e" in how else stored
 
 
 def opened_contents(directory):
@@ -178,12 +199,20 @@ class TestPowerFailure:
             match chance.choice(["append", "append", "append", "mark", "sync", "cut"]):
                 case "append":
                     blocks = [
-                        chance.randbytes(chance.choice([3, 100, 100, 600, 2000]))
+                        chance.randbytes(1) * chance.choice([3, 100])
+                        + chance.randbytes(chance.choice([3, 100, 100, 600, 2000]))
                         for _ in range(chance.randint(1, 3))
                     ]
                     now = now + blocks
                     possible.append((now, promised))
-                    partition.append(blocks)
+                    partition.append(
+                        [
+                            coded(
+                                partition.eod + number, block, chance.choice(["", "c", "e", "ce"])
+                            )
+                            for number, block in enumerate(blocks)
+                        ]
+                    )
                 case "mark":
                     now = [*now, None]
                     possible.append((now, promised))

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serverfree.target.backstore.cartridge import open_cartridge
+from serverfree.target.backstore.cartridge_coding import compressed
 from serverfree.target.backstore.cartridge_errors import CartridgeError, DamagedRecord
 from serverfree.target.backstore.cartridge_log import RecordType
 from support.tape import MEMORY
@@ -49,7 +50,7 @@ def original():
         partition.cut(1)
         partition.append([b"new" * 11, b"", b"x"])
         partition.mark(1)
-        partition.append([b"newer" * 40])
+        partition.append([compressed(b"newer" * 40)])
         cartridge.sync()
         partition.append([b"newest" * 7])
         partition.mark(2)
