@@ -85,7 +85,7 @@ def test_inquiry(san, call):
     names = facts(call("inquiry", san.one, "--vpd", "0x83", "--json"))
     assert [len(name) for name in names["logical unit naa"]] == [len("naa.") + 16]
     _, out, _ = call("inquiry", san.one, "--vpd", "83h", "--hex")
-    assert out.startswith(b"000000  00 83 00 0c 01 03 00 08 3")
+    assert out.startswith(b"000000  00 83 00 1c 01 03 00 08 3")
     code, _, err = call("inquiry", san.one, "--vpd", "0xfe")
     assert code == 1
     assert "24/00" in err
