@@ -45,13 +45,16 @@ class Fabric(Protocol):
 
 @runtime_checkable
 class PortalFabric(Protocol):
-    """A fabric that also knows units by where they are: for CSCD descriptors E5h and EAh."""
+    """A fabric that also knows units by where they are: for CSCD descriptors E5h, E6h and EAh."""
 
     def open_at(self, portal: Portal, lun: int, nexus: Hashable = None) -> AttachedUnit:
         """Return a way to the unit with this LUN behind this portal. Raises UnitUnreachable.
 
         The portal has an address in numbers, and port 0 where that was not said.
         """
+
+    def open_named(self, target: str, lun: int, nexus: Hashable = None) -> AttachedUnit:
+        """Return a way to the unit with this LUN of the target. Raises UnitUnreachable."""
 
 
 Key = tuple[int, int, bytes]
@@ -184,26 +187,43 @@ class NetworkFabric:
             portal = Portal(portal.host, DEFAULT_PORT)
         if not any(_is_at(one, portal) for one in self._reach):
             raise UnitUnreachable(f"{portal} is not one of the portals to reach")
-        found: list[tuple[_Link, list[Key]]] = []
-        for target in self._targets_at(portal):
-            for link in self._links(_Path(target.name, (portal,), lun)):
+        at_portal = [_Path(one.name, (portal,), lun) for one in self._targets_at(portal)]
+        return self._only_one(at_portal, f"LUN {lun} at {portal}")
+
+    def open_named(self, target: str, lun: int, nexus: Hashable = None) -> NetworkUnit:
+        """Return the unit with this LUN of the target. Raises UnitUnreachable.
+
+        The target is looked for at every portal of `reach`, and nowhere else.
+        """
+        for portal in self._reach:
+            for one in self._targets_at(portal):
+                if one.name == target:
+                    path = _Path(target, (portal, *one.portals), lun)
+                    return self._only_one([path], f"LUN {lun} of {target}")
+        raise UnitUnreachable(f"no target {target} at {', '.join(map(str, self._reach))}")
+
+    def _only_one(self, paths: Sequence[_Path], wanted: str) -> NetworkUnit:
+        """Return the unit at the one path that leads to any."""
+        found: list[tuple[_Link, _Path, list[Key]]] = []
+        for path in paths:
+            for link in self._links(path):
                 try:
-                    if lun in link.session.report_luns():
-                        names = [key_of(one) for one in _designators(link.session, lun)]
-                        found.append((link, names))
+                    if path.lun in link.session.report_luns():
+                        names = [key_of(one) for one in _designators(link.session, path.lun)]
+                        found.append((link, path, names))
                     else:
                         self._keep(link)
                 except _FAILURES as error:
-                    log.warning("cannot ask %s for its units: %s", target.name, error)
+                    log.warning("cannot ask %s for its units: %s", path.target, error)
                     link.session.close()
                     continue
                 break
-        if len(found) != 1 or not found[0][1]:
-            for link, _ in found:
+        if len(found) != 1 or not found[0][2]:
+            for link, _, _ in found:
                 self._keep(link)
-            raise UnitUnreachable(f"{len(found)} targets at {portal} have LUN {lun}")
-        link, names = found[0]
-        return NetworkUnit(self, link, lun, min(names))
+            raise UnitUnreachable(f"{wanted}: there are {len(found)}")
+        link, path, names = found[0]
+        return NetworkUnit(self, link, path.lun, min(names))
 
     def close(self) -> None:
         """Log out everywhere; what is still in use is let go of when it is handed back."""

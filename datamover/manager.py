@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Hashable
 from dataclasses import replace
 
+from serverfree.datamover.aliases import Aliases
 from serverfree.datamover.buffers import MIB, BufferPool, Slabs
 from serverfree.datamover.copies import NOTHING_TO_TELL, Copies, Copy
 from serverfree.datamover.endpoints import DISK_WINDOW, PIECE
@@ -34,6 +35,7 @@ from serverfree.scsi.cdb.copy import (
 )
 from serverfree.scsi.copy_cscd import (
     AddressCscd,
+    AliasCscd,
     IdentificationCscd,
     Ipv4Cscd,
     Ipv6Cscd,
@@ -103,10 +105,11 @@ class CopyManager:
         self._own_unit = own_unit
         self._pool = pool or BufferPool()
         if isinstance(fabric, PortalFabric):
-            types = {*limits.descriptor_types, Ipv4Cscd.TYPE, Ipv6Cscd.TYPE}
+            types = {*limits.descriptor_types, Ipv4Cscd.TYPE, AliasCscd.TYPE, Ipv6Cscd.TYPE}
             limits = replace(limits, descriptor_types=tuple(sorted(types)))
         self._limits = limits
         self._copies = Copies(limits, tolerant=tolerate_duplicate_identifiers)
+        self._aliases = Aliases()
         self._resets = 0
 
     @property
@@ -191,6 +194,19 @@ class CopyManager:
                 self._copies.drop_told(nexus, list_identifier)
             return response
 
+    @property
+    def has_aliases(self) -> bool:
+        """Whether CSCDs can be named by an alias here."""
+        return isinstance(self._fabric, PortalFabric)
+
+    def change_aliases(self, nexus: Hashable, parameter_list: Buffer) -> None:
+        """CHANGE ALIASES. Raises ILLEGAL REQUEST, and nothing is changed."""
+        self._aliases.change(nexus, parameter_list)
+
+    def report_aliases(self, nexus: Hashable) -> bytes:
+        """REPORT ALIASES: the whole response."""
+        return self._aliases.report(nexus)
+
     def vpd_page(self) -> bytes:
         """Return VPD page 8Fh (7.8.17)."""
         own = () if self._own_unit is None else (THIS_UNIT,)
@@ -200,10 +216,12 @@ class CopyManager:
     def forget(self, nexus: Hashable) -> None:
         """I_T nexus loss: results go, copies go on (5.17.4.7, table 109)."""
         self._copies.forget(nexus)
+        self._aliases.forget(nexus)
 
     def reset(self) -> None:
         """Logical unit reset: results go, and copies end with COPY ABORTED (table 109)."""
         self._copies.clear()
+        self._aliases.clear()
         self._resets += 1
 
     # ------------------------------------------------------------------ one copy
@@ -217,8 +235,10 @@ class CopyManager:
     def _carry_out(self, nexus: Hashable, copy_list: CopyList, copy: Copy) -> None:
         """Run a copy that is admitted; whatever its end, it has one."""
         status, sense = CopyOperationStatus.FAILED, _INTERNAL_FAILURE
+        named = any(isinstance(cscd, AliasCscd) for cscd in copy_list.cscds)
         try:
-            self._run(nexus, copy_list, copy)
+            with self._aliases.used(nexus) if named else contextlib.nullcontext():
+                self._run(nexus, copy_list, copy)
             status, sense = CopyOperationStatus.COMPLETED, b""
         except CheckCondition as error:
             sense = error.sense.pack()
@@ -275,7 +295,12 @@ class CopyManager:
             return self._fabric.open(name, nexus)
         lun = unpack_lun(name.lun)
         if lun is None or not isinstance(self._fabric, PortalFabric):
-            raise UnitUnreachable(f"no unit at {name.address}")
+            raise UnitUnreachable("no such LUN")
+        if isinstance(name, AliasCscd):
+            target = self._aliases.find(nexus, name.alias)
+            if target is None:
+                raise UnitUnreachable(f"no alias {name.alias.hex()}")
+            return self._fabric.open_named(target, lun, nexus)
         return self._fabric.open_at(Portal(str(name.address), name.port), lun, nexus)
 
 

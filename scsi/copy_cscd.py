@@ -153,6 +153,7 @@ def _unpack_parameters(device_type: int, raw: bytes) -> DeviceParameters:
 
 
 TCP = 6
+_ALIAS = Struct(">8s8s8x")  # from byte 4 on
 _IPV4 = Struct(">8s4s6xH2xH")  # from byte 4 on
 _IPV6 = Struct(">8s16s")
 _IPV6_EXTENSION = Struct(">BxHH26x")
@@ -254,6 +255,42 @@ class Ipv6Cscd:
 
 
 @dataclass(frozen=True, slots=True)
+class AliasCscd:
+    """E6h: the unit with a LUN of the target that an alias stands for (table 141)."""
+
+    TYPE: ClassVar[int] = 0xE6
+    LENGTH: ClassVar[int] = 32
+
+    lun: bytes
+    alias: bytes
+    parameters: DeviceParameters
+    device_type: int
+    relative_initiator_port: int = 0
+
+    def pack(self) -> bytes:
+        """The 32 bytes on the wire."""
+        return (
+            _Header(self.TYPE, self.device_type, self.relative_initiator_port).pack()
+            + _ALIAS.pack(self.lun, self.alias)
+            + self.parameters.pack()
+        )
+
+    @classmethod
+    def unpack(cls, data: Buffer) -> "AliasCscd":
+        """Read the 32 bytes. Raises InvalidField."""
+        raw = bytes(data[: cls.LENGTH])
+        header = _Header.unpack(raw)
+        lun, alias = _ALIAS.unpack_from(raw, 4)
+        return cls(
+            lun,
+            alias,
+            _unpack_parameters(header.device_type, raw),
+            header.device_type,
+            header.relative_initiator_port,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Extension:
     """The second half of a descriptor of 64 bytes; nothing may name it."""
 
@@ -267,12 +304,13 @@ class Extension:
         return b""
 
 
-AddressCscd = Ipv4Cscd | Ipv6Cscd
-Cscd = IdentificationCscd | Ipv4Cscd | Ipv6Cscd | Extension
+AddressCscd = Ipv4Cscd | Ipv6Cscd | AliasCscd
+Cscd = IdentificationCscd | AddressCscd | Extension
 CSCD_LENGTH = 32
-CSCD_TYPES: dict[int, type[IdentificationCscd | Ipv4Cscd | Ipv6Cscd]] = {
+CSCD_TYPES: dict[int, type[IdentificationCscd | AddressCscd]] = {
     IdentificationCscd.TYPE: IdentificationCscd,
     Ipv4Cscd.TYPE: Ipv4Cscd,
+    AliasCscd.TYPE: AliasCscd,
     Ipv6Cscd.TYPE: Ipv6Cscd,
 }
 """The descriptors that can be read, by DESCRIPTOR TYPE CODE (SPC-4 table 131)."""

@@ -95,6 +95,8 @@ class ServiceAction(IntEnum):
     """Service actions, named with the operation code that they refine."""
 
     EXTENDED_COPY_LID1 = 0x00
+    CHANGE_ALIASES = 0x0B
+    REPORT_ALIASES = 0x0B
     EXTENDED_COPY_LID4 = 0x01
     COPY_OPERATION_ABORT = 0x1C
     RECEIVE_COPY_STATUS_LID1 = 0x00

@@ -70,3 +70,17 @@ class ReceiveCopyDataLid4(Cdb):
 
     list_identifier: int = at(2, 4)
     allocation_length: int = at(10, 4)
+
+
+@cdb(OperationCode.MAINTENANCE_OUT, ServiceAction.CHANGE_ALIASES)
+class ChangeAliases(Cdb):
+    """6.2."""
+
+    parameter_list_length: int = at(6, 4)
+
+
+@cdb(OperationCode.MAINTENANCE_IN, ServiceAction.REPORT_ALIASES)
+class ReportAliases(Cdb):
+    """6.30."""
+
+    allocation_length: int = at(6, 4)

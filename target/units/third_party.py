@@ -4,6 +4,7 @@ from collections.abc import Callable, Hashable
 from typing import Any, Protocol
 
 from serverfree.scsi.cdb.copy import (
+    ChangeAliases,
     CopyOperationAbort,
     ExtendedCopy,
     ExtendedCopyLid4,
@@ -13,6 +14,7 @@ from serverfree.scsi.cdb.copy import (
     ReceiveCopyOperatingParameters,
     ReceiveCopyStatus,
     ReceiveCopyStatusLid4,
+    ReportAliases,
 )
 from serverfree.scsi.cdb.layout import Cdb
 from serverfree.scsi.device import Buffer
@@ -55,6 +57,16 @@ class ThirdPartyCopy(Protocol):
 
         The allocation length decides what was fetched and can be let go. Raises CheckCondition.
         """
+
+    @property
+    def has_aliases(self) -> bool:
+        """Whether it knows CHANGE ALIASES and REPORT ALIASES."""
+
+    def change_aliases(self, nexus: Hashable, parameter_list: Buffer) -> None:
+        """Change the alias list of a nexus. Raises CheckCondition."""
+
+    def report_aliases(self, nexus: Hashable) -> bytes:
+        """Return the whole response of REPORT ALIASES."""
 
     def vpd_page(self) -> bytes:
         """Return VPD page 8Fh, peripheral byte 0."""
@@ -134,6 +146,31 @@ def _receive(unit: Any, command: Command, list_identifier: int, allocation_lengt
     return response[:allocation_length]
 
 
+_LONGEST_ALIASES = 1 << 20  # bytes of a list that is asked for
+
+
+def _change_aliases(unit: Any, command: Command) -> None:
+    length = ChangeAliases.unpack(command.cdb).parameter_list_length
+    if length > _LONGEST_ALIASES:
+        raise illegal_request(Asc.PARAMETER_LIST_LENGTH_ERROR)
+    if length:
+        unit.copy_manager.change_aliases(command.nexus, memoryview(command.data_out)[:length])
+
+
+def _aliases_length(unit: Any, cdb: bytes) -> int:
+    length = ChangeAliases.unpack(cdb).parameter_list_length
+    return length if length <= _LONGEST_ALIASES else 0
+
+
+def _report_aliases(unit: Any, command: Command) -> bytes:
+    response: bytes = unit.copy_manager.report_aliases(command.nexus)
+    return response[: ReportAliases.unpack(command.cdb).allocation_length]
+
+
+def _has_aliases(unit: Any) -> bool:
+    return unit.copy_manager is not None and unit.copy_manager.has_aliases
+
+
 def _has_copy_manager(unit: Any) -> bool:
     return unit.copy_manager is not None
 
@@ -144,6 +181,7 @@ def _row(
     run: Callable[[Any, Command], Any],
     data_out: Callable[[Any, bytes], int] | None = None,
     lane: Lane = Lane.INLINE,
+    offered: Callable[[Any], bool] = _has_copy_manager,
 ) -> Row:
     return Row(
         name,
@@ -152,7 +190,7 @@ def _row(
         data_out=data_out,
         lane=lane,
         service_action=cdb.SERVICE_ACTION,
-        offered=_has_copy_manager,
+        offered=offered,
     )
 
 
@@ -186,4 +224,12 @@ THIRD_PARTY_COPY_TABLE: Table = table_of(
     ),
     _row("RECEIVE COPY STATUS(LID4)", ReceiveCopyStatusLid4, _receive_by(ReceiveCopyStatusLid4)),
     _row("RECEIVE COPY DATA(LID4)", ReceiveCopyDataLid4, _receive_by(ReceiveCopyDataLid4)),
+    _row(
+        "CHANGE ALIASES",
+        ChangeAliases,
+        _change_aliases,
+        data_out=_aliases_length,
+        offered=_has_aliases,
+    ),
+    _row("REPORT ALIASES", ReportAliases, _report_aliases, offered=_has_aliases),
 )

@@ -11,6 +11,7 @@ from serverfree.datamover.fabric import NetworkFabric
 from serverfree.datamover.manager import LIMITS, CopyManager
 from serverfree.iscsi.names import Portal
 from serverfree.scsi.copy_cscd import (
+    AliasCscd,
     BlockParameters,
     Extension,
     IdentificationCscd,
@@ -27,7 +28,8 @@ from serverfree.target.backstore.file import open_file_store
 from serverfree.target.server import Server
 from serverfree.target.session import Target
 from serverfree.target.units.block import BlockUnit
-from support.copies import ModelFabric, SenseBytes
+from support.copies import ModelFabric, SenseBytes, noise
+from support.fake_devices import FakeDisk
 
 SIZE = 64 * 512
 V4 = Ipv4Cscd(pack_lun(1), IPv4Address("10.1.2.3"), 3260, BlockParameters(512, True), 0)
@@ -52,6 +54,10 @@ class There(ModelFabric):
     def open_at(self, portal: Portal, lun: int, nexus: object = None):
         if lun >= len(self.devices):
             raise UnitUnreachable(str(portal))
+        return self.devices[lun]
+
+    def open_named(self, target: str, lun: int, nexus: object = None):
+        assert target == "iqn.2026-11.com.example:one"
         return self.devices[lun]
 
 
@@ -97,12 +103,90 @@ def test_descriptor_that_cannot_be(raw: bytes, code: int, pointer: int | None) -
 
 
 def test_only_a_manager_with_portals_knows_these_types() -> None:
-    assert not {0xE5, 0xEA} & set(LIMITS.descriptor_types)
+    assert not {0xE5, 0xE6, 0xEA} & set(LIMITS.descriptor_types)
     with_portals = CopyManager(There()).receive_copy_results("a", 3, 0, 1000)
-    assert with_portals[-3:] == b"\xe4\xe5\xea"
+    assert with_portals[-4:] == b"\xe4\xe5\xe6\xea"
     raw = CopyList([V4], []).pack()
     sense = refusal(CopyManager(ModelFabric()), raw)
     assert sense[12:14] == b"\x26\x07"
+
+
+# ---------------------------------------------------------------------- aliases
+
+
+ALIAS = AliasCscd(pack_lun(1), b"\1\2\3\4\5\6\7\x08", BlockParameters(512), 0)
+NAMED = bytes.fromhex("0102030405060708 05 0000 00 0000 001c") + b"iqn.2026-11.com.example:one\0"
+# With an IPv4 address (table 486): the name is enough, and the address may be used.
+WITH_ADDRESS = (
+    bytes.fromhex("0102030405060709 05 0000 01 0000 0028")
+    + b"iqn.2026-11.com.example:one\0"
+    + bytes.fromhex("7f000001 0000 0cbc 0000 0006")
+)
+REMOVED = bytes.fromhex("0102030405060708 80 0000 00 0000 0000")
+
+
+def change(*entries: bytes) -> bytes:
+    body = b"".join(entries)
+    return (len(body) + 4).to_bytes(4, "big") + bytes(4) + body
+
+
+def test_alias_descriptor_has_the_bytes_of_table_141() -> None:
+    raw = bytes.fromhex("e6 00 0000 0001000000000000 0102030405060708 0000000000000000 00000200")
+    assert ALIAS.pack() == raw
+    assert AliasCscd.unpack(raw) == ALIAS
+
+
+def test_alias_list_is_that_of_its_nexus_and_changes_as_asked() -> None:
+    manager = CopyManager(There())
+    assert manager.report_aliases("a") == bytes.fromhex("00000004 0000 0000")
+    manager.change_aliases("a", change(NAMED, WITH_ADDRESS))
+    body = NAMED + WITH_ADDRESS
+    listed = (len(body) + 4).to_bytes(4, "big") + bytes.fromhex("0000 0002") + body
+    assert manager.report_aliases("a") == listed
+    assert manager.report_aliases("b") == bytes.fromhex("00000004 0000 0000")
+    manager.change_aliases("a", change(REMOVED))
+    assert manager.report_aliases("a")[6:8] == b"\0\1"
+    manager.forget("a")
+    assert manager.report_aliases("a")[6:8] == b"\0\0"
+
+
+@pytest.mark.parametrize(
+    ("raw", "code"),
+    [
+        (bytes(7), 0x1A00),
+        (change(WITH_ADDRESS, NAMED)[:-1], 0x1A00),
+        (change(WITH_ADDRESS, NAMED[:8] + b"\0" + NAMED[9:]), 0x2600),  # Fibre Channel
+        (change(WITH_ADDRESS, NAMED[:15] + b"\x1b" + NAMED[16:-1]), 0x2600),  # 27 bytes
+    ],
+)
+def test_list_that_cannot_be_changes_nothing(raw: bytes, code: int) -> None:
+    manager = CopyManager(There())
+    with pytest.raises(CheckCondition) as caught:
+        manager.change_aliases("a", raw)
+    sense = caught.value.sense.pack()
+    assert (sense[2], int.from_bytes(sense[12:14], "big")) == (5, code)
+    assert manager.report_aliases("a")[6:8] == b"\0\0"
+
+
+def test_copy_by_alias_reaches_the_unit_of_the_target() -> None:
+    disks = FakeDisk(noise(4096)), FakeDisk(bytes(4096))
+    manager = CopyManager(There(*disks))
+    source = AliasCscd(pack_lun(0), ALIAS.alias, BlockParameters(512), 0)
+    raw = CopyList([source, ALIAS], [BlockToBlock(0, 1, 8, 0, 0)]).pack()
+    sense = SenseBytes(refusal(manager, raw))
+    assert (sense.code, sense.pointer) == (0x0D02, ("list", 16))
+    manager.change_aliases("a", change(NAMED))
+    manager.extended_copy("a", raw, lambda: False)
+    assert disks[1].data == disks[0].data
+
+    def change_meanwhile() -> bool:
+        with pytest.raises(CheckCondition) as caught:
+            manager.change_aliases("a", change(REMOVED))
+        assert caught.value.sense.pack()[12:14] == b"\x00\x16"
+        return False
+
+    manager.extended_copy("a", raw, change_meanwhile)
+    manager.change_aliases("a", change(REMOVED))
 
 
 # ---------------------------------------------------------------------- over the network
@@ -136,6 +220,9 @@ def test_unit_is_found_where_its_lun_is_at_that_portal(server: Server, tmp_path:
         manager = CopyManager(fabric)
         segments = [BlockToBlock(0, 1, SIZE // 512, 0, 0)]
         manager.extended_copy("a", CopyList([source, other], segments).pack(), lambda: False)
+        manager.change_aliases("a", change(NAMED))
+        copy_list = CopyList([ALIAS, other], segments)
+        manager.extended_copy("a", copy_list.pack(), lambda: False)
         for lun, why in ((0, "both targets have it"), (5, "none has it")):
             wrong = Ipv4Cscd(
                 pack_lun(lun), IPv4Address("127.0.0.1"), portal.port, BlockParameters(512), 0

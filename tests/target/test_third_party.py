@@ -39,6 +39,13 @@ class Recorder:
     """A copy manager that says what it is told."""
 
     maximum_parameter_list_length = 1000
+    has_aliases = True
+
+    def change_aliases(self, nexus: Hashable, parameter_list: bytes) -> None:
+        self.calls.append(("aliases", nexus, bytes(parameter_list)))
+
+    def report_aliases(self, nexus: Hashable) -> bytes:
+        return bytes(range(60))
 
     def __init__(self) -> None:
         self.calls: list[tuple] = []
@@ -124,6 +131,18 @@ def test_abort_names_its_copy(controller, recorder) -> None:
     assert run(controller, cdb).status is Status.GOOD
     assert recorder.calls == [("abort", NEXUS, 0x01020304, False)]
     assert controller.lane(bytes.fromhex(cdb)) is Lane.DETACHED  # it waits
+
+
+def test_aliases_are_handed_on(controller, recorder) -> None:
+    cdb = "a4 0b 00000000 00000003 00 00"
+    assert controller.data_out_length(bytes.fromhex(cdb)) == 3
+    assert run(controller, cdb, b"abcd").status is Status.GOOD
+    assert recorder.calls == [("aliases", NEXUS, b"abc")]
+    reply = run(controller, "a3 0b 00000000 00000005 00 00")
+    assert bytes(reply.data) == bytes(range(5))
+    recorder.has_aliases = False
+    other = CopyController("other", recorder)
+    assert sense(run(other, cdb, b"abc")) in ((5, 0x2000), (5, 0x2400))
 
 
 def test_parameter_list_that_came_short_is_not_made_longer(controller, recorder) -> None:
