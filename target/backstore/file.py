@@ -46,7 +46,7 @@ class FileStore:
         self._fd = fd
         self._lost: OSError | None = None
         self._map = self._mapped()
-        self.can_discard = thin and not readonly and self._can_punch()
+        self.can_discard = thin and (readonly or self._can_punch())
 
     def _mapped(self) -> memoryview | None:
         try:
