@@ -18,6 +18,8 @@ from serverfree.target.backstore.cartridge_log import (
     RecordLog,
     RecordType,
 )
+from serverfree.target.units.command import Nexus
+from support.tape import LOAD, UNLOAD, make_drive, read, sense, write
 
 OVERHEAD = 72
 BLOCKS = [b"a" * 100, None, b"b" * 333, b"c" * 50, None, b"d" * 8]
@@ -327,3 +329,25 @@ def test_format_killed_between_any_two_steps(tmp_path, monkeypatch):
 def test_file_header_is_what_create_writes(tmp_path):
     RecordLog.create(tmp_path / "part2.log", 2, b"i" * 16)
     assert (tmp_path / "part2.log").read_bytes() == RecordLog.file_header(2, b"i" * 16)
+
+
+def test_another_cartridge_in_a_running_drive(tmp_path):
+    """Unloaded, exchanged, loaded: every other nexus hears of it, and it is the other one."""
+    nexus = Nexus("iqn.test:other", "iqn.test:target")
+    drive = make_drive(tmp_path / "slot", capacity=1 << 20)
+    drive.unit.attach(nexus)
+    drive.unit.attentions.take(nexus)
+    drive.good(write(3), b"one")
+    open_cartridge(tmp_path / "spare", 1 << 20).close()
+    exchange = ["cartridge", "exchange", str(tmp_path / "slot"), str(tmp_path / "spare")]
+    assert main(exchange) == 1, "not while the drive holds it"
+    drive.good(UNLOAD)
+    assert main(exchange) == 0
+    drive.good(LOAD)
+    assert drive(bytes(6), nexus=nexus).sense == sense(6, 0x2800)
+    assert drive.sense(read(3)) == sense(8, 0x0005, 3)
+    drive.good(UNLOAD)
+    assert main(exchange) == 0
+    drive.good(LOAD)
+    assert drive.good(read(3)) == b"one"
+    drive.unit.close()
