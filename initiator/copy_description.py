@@ -10,7 +10,7 @@
 
     [[cscd]]
     name = "tape"
-    designator = "naa.3000000000000002"    # or address = "10.0.0.7:3260" and lun = 0
+    designator = "naa.3000000000000002"    # or lun = 0 and address = "10.0.0.7:3260" or alias = 7
     device_type = "tape"
     pad = true
 
@@ -52,6 +52,7 @@ from serverfree.iscsi.names import Portal
 from serverfree.scsi.copy_cscd import (
     CSCD_LENGTH,
     PARAMETERS,
+    AliasCscd,
     BlockParameters,
     Extension,
     IdentificationCscd,
@@ -238,7 +239,20 @@ class _Reader:
     def _cscd(self, entry: _Entry) -> Any:
         if "raw" in entry:
             return self._raw(entry)
+        if "alias" in entry:
+            return self._by_alias(entry)
         return self._by_address(entry) if "address" in entry else self._identification(entry)
+
+    def _by_alias(self, entry: _Entry) -> Any:
+        """E6h: a LUN of the target that an alias of CHANGE ALIASES stands for."""
+        alias = entry.number("alias")
+        try:
+            lun, value = pack_lun(entry.number("lun")), alias.to_bytes(8, "big")
+        except (ValueError, OverflowError) as error:
+            raise entry.wrong(f"alias {alias}: {error}") from None
+        device_type = self._device_type(entry)
+        parameters = self._parameters(entry, device_type, 0)
+        return AliasCscd(lun, value, parameters, device_type)
 
     def _by_address(self, entry: _Entry) -> Any:
         """E5h or EAh: a LUN behind a portal."""

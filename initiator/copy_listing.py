@@ -5,6 +5,7 @@ from dataclasses import fields
 from typing import Any
 
 from serverfree.scsi.copy_cscd import (
+    AliasCscd,
     BlockParameters,
     Extension,
     IdentificationCscd,
@@ -58,6 +59,8 @@ def describe_cscd(cscd: Any) -> str:
             unit = str(cscd.designator)
         case Ipv4Cscd() | Ipv6Cscd():
             unit = f"LUN {unpack_lun(cscd.lun)} at {cscd.address} port {cscd.port}"
+        case AliasCscd():
+            unit = f"LUN {unpack_lun(cscd.lun)} of alias {cscd.alias.hex()}"
         case Extension():
             return "second half of the one before"
         case _:

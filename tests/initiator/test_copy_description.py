@@ -159,6 +159,16 @@ def test_units_by_address():
     assert "  CSCD 2: second half of the one before" in lines
 
 
+def test_a_unit_by_alias():
+    """E6h: LUN and alias of 8 bytes each, 8 reserved (table 141)."""
+    entry = {"alias": 0x0102, "lun": 5, "device_type": "tape"}
+    copy = describe({"cscd": [entry]}, look_up)
+    assert copy.cscds[0].pack() == bytes.fromhex(
+        "e6 01 0000 0005000000000000 0000000000000102 0000000000000000 00 000000"
+    )
+    assert "LUN 5 of alias 0000000000000102" in list(annotate_copy(copy))[2]
+
+
 def test_a_tape_of_fixed_blocks():
     entry = {"designator": "naa.3000000000000002", "device_type": 1, "block_length": "64KiB"}
     [cscd] = describe({"cscd": [entry]}, look_up).cscds
