@@ -401,7 +401,7 @@ class StreamUnit(Unit):
             raise _protected(Asc.WRITE_PROTECTED)
 
     def load(self, nexus: Nexus | None = None) -> None:
-        """Take up the cartridge, or rewind a loaded one; all nexuses but the given one are told.
+        """Take up the cartridge, or go to the beginning of a loaded one; all nexuses but the given one are told.
 
         Raises NOT READY 3A/00 in a drive that never had one, MEDIUM ERROR 53/00 if it cannot be
         opened.
@@ -409,7 +409,7 @@ class StreamUnit(Unit):
         with self.lock:
             if self.medium:
                 self._sync(self.medium)
-                self.medium.block = 0
+                self.medium.number = self.medium.block = 0
                 return
             if self._directory is None:
                 self.require_medium()

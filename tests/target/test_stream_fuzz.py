@@ -17,7 +17,7 @@ def test_no_command_is_an_internal_failure(seed):
         drive = make_drive(Path(directory) / "t", capacity=1 << 20)
         drive.fill("ab|c||")
         rows = list(drive.unit.dispatch.rows())
-        for _ in range(1000):
+        for _ in range(2000):
             row = chance.choice(rows)
             usage = bytearray(row.usage)
             cdb = bytearray(chance.randbytes(cdb_length(usage)))

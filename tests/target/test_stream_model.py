@@ -181,7 +181,7 @@ def set_encryption(drive, on):
     drive.good(bytes.fromhex("b5 20 00 10 00 00 00 00 00 34 00 00"), page)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(beginnings, operations, st.integers(0, 1 << 32))
 def test_drive_and_list_agree(beginning, sequence, seed):
     random = Random(seed)  # bytes that no example makes compressible

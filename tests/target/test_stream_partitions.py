@@ -142,6 +142,11 @@ class TestTwo:
         two.good(to(1))
         assert two.good(read(3)) == b"two"
 
+    def test_load_goes_to_the_beginning_of_the_first(self, two):
+        two.good(to(1))
+        two.good(bytes.fromhex("1b 00 00 00 01 00"))
+        assert two.good(POSITION_LONG)[4:16] == bytes(12)
+
     def test_rewind_and_space_stay_in_the_partition(self, two):
         two.good(to(1))
         two.good(write(3), b"two")
