@@ -268,7 +268,8 @@ class Unit:
         return self.permissions.get(nexus, EVERYTHING)
 
     def _require_permission(self, command: Command) -> None:
-        sense = self.permission(command.nexus).refusal(self.device_type, command.cdb)
+        permission = self.permissions.get(command.nexus)
+        sense = permission and permission.refusal(self.device_type, command.cdb)
         if sense is not None:
             raise CheckCondition(sense)
 

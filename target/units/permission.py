@@ -10,7 +10,7 @@ from serverfree.scsi.sense import Asc, Sense, SenseKey
 
 # Commands that change what is on the medium (SBC-4 table 13, SSC-3 table 12), by device type. An
 # operation code with service actions counts as a whole, but for those of READ_ACTIONS.
-ALTERING = {
+ALTERING: dict[int, frozenset[int]] = {
     DeviceType.DISK: frozenset(
         (
             *(0x04, 0x07, 0x48),  # FORMAT UNIT, REASSIGN BLOCKS, SANITIZE
@@ -45,7 +45,7 @@ class Permission:
     def refusal(self, device_type: int, cdb: bytes) -> Sense | None:
         """Return the sense that refuses a CDB, None if it may run."""
         opcode = cdb[0]
-        if not self.read_only or opcode not in ALTERING.get(DeviceType(device_type), ()):
+        if not self.read_only or opcode not in ALTERING.get(device_type, ()):
             return None
         actions = READ_ACTIONS.get(opcode)
         if actions is not None and int.from_bytes(cdb[8:10], "big") in actions:
