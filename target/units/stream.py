@@ -401,9 +401,9 @@ class StreamUnit(Unit):
             raise _protected(Asc.WRITE_PROTECTED)
 
     def load(self, nexus: Nexus | None = None) -> None:
-        """Take up the cartridge, or go to the beginning of a loaded one; all nexuses but the given one are told.
+        """Take up the cartridge, or go to the beginning of a loaded one.
 
-        Raises NOT READY 3A/00 in a drive that never had one, MEDIUM ERROR 53/00 if it cannot be
+        That it was taken up all nexuses but the given one are told. Raises NOT READY 3A/00 in a drive that never had one, MEDIUM ERROR 53/00 if it cannot be
         opened.
         """
         with self.lock:
