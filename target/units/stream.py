@@ -403,8 +403,8 @@ class StreamUnit(Unit):
     def load(self, nexus: Nexus | None = None) -> None:
         """Take up the cartridge, or go to the beginning of a loaded one.
 
-        That it was taken up all nexuses but the given one are told. Raises NOT READY 3A/00 in a drive that never had one, MEDIUM ERROR 53/00 if it cannot be
-        opened.
+        All nexuses but the given one are told that it was taken up. Raises NOT READY 3A/00 in a
+        drive that never had one, MEDIUM ERROR 53/00 if it cannot be opened.
         """
         with self.lock:
             if self.medium:
