@@ -269,7 +269,9 @@ class Unit:
 
     def _require_permission(self, command: Command) -> None:
         permission = self.permissions.get(command.nexus)
-        sense = permission and permission.refusal(self.device_type, command.cdb)
+        if permission is None:
+            return
+        sense = permission.refusal(self.device_type, command.cdb)
         if sense is not None:
             raise CheckCondition(sense)
 
