@@ -20,7 +20,7 @@ from serverfree.target.session import Target
 
 log = logging.getLogger(__name__)
 
-LOGOUT_TIME = 2  # seconds for initiators to log out when the server stops
+LOGOUT_TIME = 1  # second for initiators to log out when the server stops
 BACKLOG = 128
 _WILDCARDS = ("0.0.0.0", "::")
 
