@@ -55,6 +55,48 @@ class BlockDevice(Unit):
     `exclusion`, and so every change.
     """
 
+    # Slots, not a dictionary: with so many attributes a read would take a sixth longer.
+    __slots__ = (
+        "_began",
+        "_journal",
+        "block_size",
+        "blocks",
+        "clock",
+        "data_buffer",
+        "defects",
+        "ejected",
+        "exclusion",
+        "long_cdbs",
+        "maximum_atomic_blocks",
+        "maximum_blocks",
+        "modes",
+        "operation",
+        "operation_rate",
+        "orwrite_generations",
+        "physical_exponent",
+        "port_groups",
+        "preventing",
+        "read_bytes",
+        "read_commands",
+        "read_errors",
+        "reads_windows",
+        "removable",
+        "self_tests",
+        "shift",
+        "slow",
+        "software_write_protect",
+        "stopped",
+        "store",
+        "thin",
+        "verify_bytes",
+        "verify_commands",
+        "verify_errors",
+        "write_bytes",
+        "write_cache",
+        "write_commands",
+        "write_errors",
+    )
+
     kind = "disk"
     device_type = DeviceType.DISK
     product = "DISK"
