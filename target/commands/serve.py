@@ -79,9 +79,9 @@ def serve(args: argparse.Namespace, from_arguments: Callable[[], Config]) -> int
     config = from_arguments() if args.config is None else _from_file(args)
     service = Service(config)
     _announce(service.targets, service.start())
-    while (caught := signal.sigwait(_STOP | {_RELOAD})) == _RELOAD:
-        if args.config is not None:
-            _reload(service, args)
+    # Without a file to read again SIGHUP is what it always was: the terminal has gone.
+    while (caught := signal.sigwait(_STOP | {_RELOAD})) == _RELOAD and args.config is not None:
+        _reload(service, args)
     log.info("%s: stopping", signal.Signals(caught).name)
     service.stop()
     return 0
