@@ -58,7 +58,7 @@ _ATTRIBUTE = 0x07  # of the command's flags
 _NO_SUCH_ATTRIBUTE = Reply(
     status=Status.CHECK_CONDITION, sense=Sense(SenseKey.ILLEGAL_REQUEST, Asc.INVALID_MESSAGE_ERROR)
 )
-_DOZE = 1  # seconds of silence after which a connection's thread can be woken
+_DOZE = 0.25  # seconds of silence after which a connection's thread can be woken
 _GRACE = 1.0  # seconds to wait for data that a task asked for before it was aborted
 _MAX_MANAGING = 64  # task management requests under way
 _DISCOVERY_TSIH = 1  # any but 0: nobody can add to a discovery session
@@ -174,9 +174,11 @@ class Connection:
         finally:
             self._end()
 
-    def _set_timeout(self, option: int, seconds: int) -> None:
+    def _set_timeout(self, option: int, seconds: float) -> None:
         # The kernel's own time-outs: Python's would cost a poll before every receive.
-        self._socket.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", seconds, 0))
+        microseconds = int(seconds * 1_000_000)
+        packed = struct.pack("ll", *divmod(microseconds, 1_000_000))
+        self._socket.setsockopt(socket.SOL_SOCKET, option, packed)
 
     def _login(self) -> TargetLogin | None:
         """Log the initiator in; None if it was refused or went away."""

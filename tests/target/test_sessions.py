@@ -121,7 +121,8 @@ class TestConnectionReinstatement:
         with Client(server) as old:
             (session,) = server.targets[0].sessions()
             agreed = session.parameters.max_burst_length
-            with Again(server, old, tsih=session.tsih):
+            with Again(server, old, tsih=session.tsih) as new:
+                new.attentions()
                 core = session.link._core  # type: ignore[attr-defined]
                 assert core.parameters.max_burst_length == agreed
                 assert core.parameters.initial_r2t == session.parameters.initial_r2t
