@@ -46,7 +46,8 @@ class Limits:
 class DiskConfig:
     """`--disk NAME=PATH[,size=S][,block=512|4096][,physical=N][,thin][,readonly][,removable]`.
 
-    `rate=S` is how many bytes a second FORMAT UNIT and SANITIZE overwrite at the most. `cdb32` offers commands of 32 bytes too, which SBC-4 wants with type 2 protection only.
+    `rate=S` is how many bytes a second FORMAT UNIT and SANITIZE overwrite at the most. `cdb32`
+    offers commands of 32 bytes too, which SBC-4 wants with type 2 protection only.
     Two more make a disk to test hosts with: `bad=LBA[-LBA][:...]`, blocks that cannot be read until
     they are written, and `delay=MS`, milliseconds before every read and write.
     """
