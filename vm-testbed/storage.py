@@ -8,6 +8,7 @@ Every target is a process of its own, reached by the guest at 10.0.2.2. What a s
     host lio-url LUN               a LUN of the guest's LIO, as seen from the host
     host sha256 UNIT [SKIP COUNT]  of a disk's file (bytes)
     host allocated UNIT            bytes that a disk's file takes up on the host
+    host grow UNIT BYTES           make a disk's file longer while it is served
     host restart TARGET            clean stop, then start at the same portal
     host kill TARGET               SIGKILL, then start at the same portal
     host configure TARGET LINE...  serve what these lines of TOML say: a restart with --config the
@@ -92,6 +93,7 @@ class Storage:
             "lio-url": lambda lun: _text(f"iscsi://127.0.0.1:{self._lio_port}/{LIO_NAME}/{lun}"),
             "sha256": self._sha256,
             "allocated": lambda unit: _text(str(self._disks[unit].stat().st_blocks * 512)),
+            "grow": self._grow,
             "restart": self._restart,
             "kill": self._kill,
             "configure": self._configure,
@@ -102,6 +104,11 @@ class Storage:
         if not argv or argv[0] not in words:
             return Answer(2, stderr=f"host: no word {argv[:1]}; there are {', '.join(words)}\n")
         return words[argv[0]](*argv[1:])
+
+    def _grow(self, unit: str, size: str) -> Answer:
+        with self._disks[unit].open("r+b") as file:
+            file.truncate(int(size))
+        return _text(size)
 
     def _start_target(self, wish: TargetWish) -> None:
         portal = f"127.0.0.1:{_free_port()}"
