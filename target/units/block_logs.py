@@ -46,6 +46,10 @@ def block_log_pages(unit: "BlockDevice") -> dict[int, Sequence[LogParameter]]:
         ],
         0x11: [LogParameter(0x0001, bytes(4))],  # endurance used: what a file does not know of
         0x15: [LogParameter(0x0000, unit.minutes_on().to_bytes(4, "big") + bytes(8))],
-        0x19: [LogParameter(0x0001, performance)],
+        0x19: [
+            LogParameter(0x0001, performance),
+            LogParameter(0x0002, bytes(8)),  # idle time: not measured
+            LogParameter(0x0003, bytes.fromhex("00000003 00000001")),  # in intervals of 10^-3 s
+        ],
         0x2F: [LogParameter(0x0000, bytes((0, 0, _NO_THERMOMETER, 0)))],
     }
