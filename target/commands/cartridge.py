@@ -7,12 +7,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from serverfree.initiator.commands.common import argument
 from serverfree.initiator.sizes import parse_size
 from serverfree.target.backstore.cartridge import Cartridge, open_cartridge
 from serverfree.target.backstore.cartridge_check import check_cartridge, repair_cartridge
 from serverfree.target.backstore.cartridge_errors import CartridgeError
 from serverfree.target.backstore.cartridge_image import Tally, export_image, import_image
-from serverfree.target.commands.serve import argument
 
 _SLACK = 1 << 20  # room that an imported image leaves on a cartridge made for it
 _RECORD_OVERHEAD = 72

@@ -3,9 +3,10 @@
 import argparse
 
 from serverfree.datamover.fabric import DATAMOVER_NAME
+from serverfree.initiator.commands.common import argument
 from serverfree.initiator.secrets import login_from_environment
 from serverfree.iscsi.names import Portal
-from serverfree.target.commands.serve import add_portal_arguments, argument, serve
+from serverfree.target.commands.serve import add_portal_arguments, serve
 from serverfree.target.config import DEFAULT_PORTAL, Config, MoverConfig
 
 

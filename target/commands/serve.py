@@ -6,8 +6,8 @@ import signal
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
+from serverfree.initiator.commands.common import argument
 from serverfree.iscsi.errors import ProtocolError
 from serverfree.iscsi.names import Portal, normalize_name
 from serverfree.target.config import DEFAULT_PORTAL, Config, ConfigError
@@ -19,18 +19,6 @@ log = logging.getLogger(__name__)
 
 _STOP = {signal.SIGTERM, signal.SIGINT}
 _RELOAD = signal.SIGHUP
-
-
-def argument(parse: Callable[[str], Any]) -> Callable[[str], Any]:
-    """Return `parse` for argparse: what it says of bad input reaches the person who typed it."""
-
-    def checked(text: str) -> Any:
-        try:
-            return parse(text)
-        except (ValueError, ProtocolError) as error:
-            raise argparse.ArgumentTypeError(str(error)) from None
-
-    return checked
 
 
 def add_portal_arguments(parser: argparse.ArgumentParser, default_iqn: str) -> None:

@@ -2,7 +2,8 @@
 
 import argparse
 
-from serverfree.target.commands.serve import add_portal_arguments, argument, serve
+from serverfree.initiator.commands.common import argument
+from serverfree.target.commands.serve import add_portal_arguments, serve
 from serverfree.target.config import (
     DEFAULT_PORTAL,
     Config,
