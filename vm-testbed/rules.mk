@@ -16,7 +16,7 @@ vm-table: $(VENV)/.test
 	@$(BIN)/python vm-testbed/testbed.py table vm-testbed/README.md
 
 # The tests of tests/interop that boot the guest need the same programs.
-test: vm-packages
+test test-long: vm-packages
 
 vm-packages:
 	@PATH="$$PATH:/usr/sbin:/sbin"; missing=; \

@@ -51,6 +51,7 @@ class Scenario:
     mover: tuple[str, ...] = ()
     timeout: int = 120
     alone: bool = False
+    long: bool = False
 
 
 @dataclass(slots=True)
@@ -69,7 +70,7 @@ def load(path: Path) -> Scenario:
         if match := _LINE.fullmatch(line):
             key, name, value = match.groups()
             _take(header, key, name, value, f"{path.name}:{number}")
-    known = {"title", "peers", "mover", "timeout", "alone"}
+    known = {"title", "peers", "mover", "timeout", "alone", "long"}
     single = header.single
     if unknown := single.keys() - known:
         raise ScenarioError(f"{path.name}: unknown key {', '.join(sorted(unknown))}")
@@ -87,6 +88,7 @@ def load(path: Path) -> Scenario:
         mover=mover,
         timeout=int(single.get("timeout", "120")),
         alone=single.get("alone") == "yes",
+        long=single.get("long") == "yes",
     )
 
 

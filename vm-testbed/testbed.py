@@ -170,7 +170,11 @@ def run(names: Sequence[str]) -> int:
     if unknown := set(names) - {scenario.name for scenario in scenarios}:
         print(f"no scenario named {', '.join(sorted(unknown))}; see `list`", file=sys.stderr)
         return 2
-    chosen = [scenario for scenario in scenarios if not names or scenario.name in names]
+    chosen = [
+        scenario
+        for scenario in scenarios
+        if (scenario.name in names if names else not scenario.long)
+    ]
     results = []
     with Runner() as runner:
         for scenario in chosen:

@@ -27,11 +27,17 @@ def results() -> Iterator[list[Result]]:
     """What was judged in this run. A run of all of them is kept for the README's table."""
     results: list[Result] = []
     yield results
-    if len(results) == len(SCENARIOS):
+    if len(results) == sum(not scenario.long for scenario in SCENARIOS):
         save(results)
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
+@pytest.mark.parametrize(
+    "scenario",
+    [
+        pytest.param(scenario, id=scenario.name, marks=[pytest.mark.long] if scenario.long else [])
+        for scenario in SCENARIOS
+    ],
+)
 def test_scenario(scenario: Scenario, runner: Runner, results: list[Result]) -> None:
     result = runner.run(scenario)
     results.append(result)

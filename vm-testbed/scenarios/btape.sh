@@ -1,5 +1,6 @@
 # title: btape, Bacula's own test of a drive
 # peers: bacula-sd mt-st kernel
+# long: yes
 # target backup: tape t0 capacity=128MiB
 # timeout: 400
 
