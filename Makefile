@@ -11,7 +11,7 @@ PYTEST := $(BIN)/pytest -rfEs
 help:
 	@echo 'make demo       a volume to tape and back by EXTENDED COPY, on this machine'
 	@echo 'make test       all tests, other people'"'"'s programs included (as root it installs them)'
-	@echo 'make test-fast  the tests that need nothing but Python, under a minute'
+	@echo 'make test-fast  the tests that need nothing but Python, about a minute'
 	@echo 'make test-long  minutes of fuzzing and large media'
 	@echo 'make bench      ratios against tgt and qemu-img'
 	@echo 'make lint       ruff and mypy'
