@@ -1,0 +1,1 @@
+"""Management over HTTP: what no SCSI command can ask for."""
