@@ -138,7 +138,7 @@ def xcopy(
     unit = meter.open(mover)
     with unit.session:
         manager = CopyManager(unit)
-        limits = _limits(manager)
+        limits = limits_of(manager)
         plan = plan_copy(*ends, limits, skip=skip, seek=seek, count=count, tape_block=tape_block)
         moved = run_plan(manager, plan, progress)
     return CopyReport(
@@ -147,7 +147,8 @@ def xcopy(
     )  # fmt: skip
 
 
-def _limits(manager: CopyManager) -> OperatingParameters:
+def limits_of(manager: CopyManager) -> OperatingParameters:
+    """Ask a copy manager what it can do. Raises PlanError where there is none."""
     try:
         return manager.operating_parameters()
     except CheckCondition as error:
@@ -179,7 +180,7 @@ def read_list(path: Path, timing: Timing | None = None) -> CopyList:
     DescriptionError, OSError, and what asking may raise.
     """
     meter = Meter(timing)
-    return load_copy(path, lambda url: _identify(meter, url))
+    return load_copy(path, lambda url: identify(meter, url))
 
 
 def xcopy_list(
@@ -215,16 +216,19 @@ def run_plan(manager: CopyManager, plan: Plan, progress: Progress | None = None)
     """Have a copy manager do a plan; return the bytes moved. An interrupt aborts the command."""
     moved = 0
     for step in plan.steps:
-        moved += _run(manager, step, moved, plan.size, progress)
+        moved += run_step(manager, step, moved, plan.size, progress)
         if progress is not None:
             progress(min(moved, plan.size or moved), plan.size)
     return moved
 
 
-def _run(
+def run_step(
     manager: CopyManager, step: Step, before: int, total: int, progress: Progress | None
 ) -> int:
-    """Run one command; return the bytes it moved."""
+    """Run one command; return the bytes it moved, or its size of a manager that does not tell.
+
+    `progress` hears of `before` and what is moved now, out of `total`. Raises as `xcopy` does.
+    """
     command = step.copy
     pending = manager.start(command)
     if isinstance(pending, PendingCommand):
@@ -348,7 +352,7 @@ def _ends(
 
 def _examine(meter: Meter, url: str | Url, tape_block: int) -> Endpoint:
     """Find out what a unit is and whether it can be used as the copy wants."""
-    end = _identify(meter, url)
+    end = identify(meter, url)
     if end.is_tape:
         device = meter.open(url)
         with device.session:
@@ -363,7 +367,7 @@ def _examine(meter: Meter, url: str | Url, tape_block: int) -> Endpoint:
     return end
 
 
-def _identify(meter: Meter, url: str | Url) -> Endpoint:
+def identify(meter: Meter, url: str | Url) -> Endpoint:
     """Find out what a unit is and how a copy manager can name it."""
     device = meter.open(url)
     with device.session:
