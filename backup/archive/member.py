@@ -73,3 +73,9 @@ class Member:
     """Why, where any did."""
     damage: str = ""
     """What of the content could not be had, known when its pieces have been used up."""
+    resident: bytes | None = None
+    """Of a file inside an image: its content, where no block of the image holds it as it is."""
+    compression_unit: int = 0
+    """Of a file inside an image: not 0 where `data` are whole clusters of a compressed stream
+    (`Stream.compression_unit`); from its byte `valid` on the stream is zeros."""
+    valid: int | None = None
