@@ -29,9 +29,7 @@ class AskingTgt(Tgt):
         bind = ("--op", "bind", "--mode", "account", "--tid", "1", "--user")
         assert self._admin(*bind, ALICE.name)
         assert self._admin(*bind, STORE.name, "--outgoing")
-        update = ("--op", "update", "--mode", "target", "--tid", "1")
-        for digest in ("HeaderDigest", "DataDigest"):  # left alone, tgt takes None only
-            assert self._admin(*update, "--name", digest, "--value", "CRC32C,None")
+        self.allow_digests()
 
 
 _ISTGT = """
@@ -71,6 +69,7 @@ _ISTGT = """
   AuthGroup AuthGroup1
   UseDigest {digest}
   UnitType Disk
+  QueueDepth 32
   LUN0 Storage {path} Auto
 """
 
@@ -128,6 +127,11 @@ class Istgt:
         traceback: TracebackType | None,
     ) -> None:
         self._end()
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
 
     def _answers(self) -> bool:
         try:

@@ -76,6 +76,12 @@ class Tgt:
         assert self._process is not None
         return self._process.pid
 
+    def allow_digests(self) -> None:
+        """Have it take what the initiator wants; left alone, tgt takes None only."""
+        update = ("--op", "update", "--mode", "target", "--tid", "1")
+        for digest in ("HeaderDigest", "DataDigest"):
+            assert self._admin(*update, "--name", digest, "--value", "None,CRC32C")
+
     def __enter__(self) -> Self:
         portal = f"portal=127.0.0.1:{self.port}"
         self._process = subprocess.Popen(
