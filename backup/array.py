@@ -266,7 +266,7 @@ def _refusal(url: str, answer: httpx.Response, problem: dict[str, Any]) -> Array
     error: ArrayError
     if kind == "not-quiet":
         error = late = SnapshotTimeout(text)
-        late.quiet, late.timeout = float(problem["quiet"]), float(problem["timeout"])
+        late.quiet, late.timeout = float(problem["asked"]), float(problem["timeout"])
         late.waited, late.last_write_age = float(problem["waited"]), problem["last_write_age"]
     elif kind == "in-use":
         error = SnapshotInUse(text)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TypeVar
 
 from serverfree.iscsi.chap import Account
@@ -42,16 +43,22 @@ class Entry:
             return initiator_name.startswith(self.initiator[: -len(WILDCARD)])
         return initiator_name == self.initiator
 
-    def view(self, units: Mapping[int, tuple[str, _T]]) -> dict[int, tuple[_T, Permission]]:
+    def view(
+        self,
+        units: Mapping[int, tuple[str, _T]],
+        snapshots: Mapping[int, tuple[str, _T]] = MappingProxyType({}),
+    ) -> dict[int, tuple[_T, Permission]]:
         """Return what the initiator sees, by its own LUN; `units` are (name, unit) by the target's.
 
-        A mapping to a unit that the target does not have shows nothing.
+        A mapping to a unit that the target does not have shows nothing. Of `snapshots`, which come
+        with the names of their origins, it sees those whose origin it sees, at the target's number:
+        there is no mapping for what is made while the target runs.
         """
         if self.luns is None:
             permission = Permission(read_only=self.read_only)
-            return {lun: (unit, permission) for lun, (_, unit) in units.items()}
+            return {lun: (unit, permission) for lun, (_, unit) in {**units, **snapshots}.items()}
         by_name = dict(units.values())
-        return {
+        mapped = {
             mapping.lun: (
                 by_name[mapping.unit],
                 Permission(read_only=self.read_only or mapping.read_only),
@@ -59,6 +66,11 @@ class Entry:
             for mapping in self.luns
             if mapping.unit in by_name
         }
+        names = {mapping.unit for mapping in self.luns if mapping.unit in by_name}
+        for lun, (origin, unit) in snapshots.items():
+            if origin in names:
+                mapped.setdefault(lun, (unit, Permission(read_only=True)))
+        return mapped
 
 
 class AccessList:

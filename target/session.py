@@ -167,8 +167,15 @@ class Target:
         """Set what a session sees; units that are new to it are attached, others let go of."""
         entry = self.access.find(session.initiator_name)
         with self._layout:
-            named = {lun: (ts.unit.name, ts) for lun, ts in self._by_lun.items()}
-            view = entry.view(named)
+            named: dict[int, tuple[str, TaskSet]] = {}
+            snapshots: dict[int, tuple[str, TaskSet]] = {}
+            for lun, task_set in self._by_lun.items():
+                origin = task_set.unit.snapshot_of
+                if origin is None:
+                    named[lun] = task_set.unit.name, task_set
+                else:
+                    snapshots[lun] = origin, task_set
+            view = entry.view(named, snapshots)
             before = set(session.task_sets.values())
             for task_set, permission in view.values():
                 if task_set in before:

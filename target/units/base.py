@@ -57,6 +57,7 @@ class Unit:
     kind: str = "unit"
     device_type: int = DeviceType.UNKNOWN
     product: str = ""
+    snapshot_of: str | None = None
     ordered: bool = False
     version_descriptors: ClassVar[tuple[VersionDescriptor, ...]] = (
         VersionDescriptor.SAM_5,

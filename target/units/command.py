@@ -67,6 +67,7 @@ class LogicalUnit(Protocol):
 
     name: str
     kind: str  # "disk", "tape", "copy-manager", "snapshot": as the ready line prints it
+    snapshot_of: str | None  # the name of the unit that it is a snapshot of
     ordered: bool  # no command may overtake a queued one (a tape has a position, a disk has not)
     lun_inventory: Callable[[Nexus], Sequence[int]]  # what REPORT LUNS lists; set by the target
     ports: Callable[[], Sequence[int]]  # relative target port identifiers; set by the target

@@ -12,6 +12,9 @@ from serverfree.target.units.base import Unit
 from serverfree.target.units.command import Command, LogicalUnit, Nexus
 from serverfree.target.units.permission import EVERYTHING, Permission
 
+COPIES = "copy manager,"
+"""How the initiator port names of copies within a target begin."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Ended:
@@ -87,6 +90,6 @@ class LocalFabric:
             if isinstance(unit, Unit) and designator.same(unit.designator):
                 permission = self._permission(nexus, unit)
                 if permission is not None:
-                    own = Nexus(f"copy manager,{next(self._numbers)}", self._target)
+                    own = Nexus(f"{COPIES}{next(self._numbers)}", self._target)
                     return LocalDevice(unit, own, permission)
         raise UnitUnreachable(f"{self._target} has no unit {designator}")
