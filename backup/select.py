@@ -8,10 +8,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
+from serverfree.backup.errors import BackupError
 from serverfree.backup.files import File
 
 
-class NothingMatches(ValueError):
+class NothingMatches(BackupError):
     """A path was asked for that the volume does not have."""
 
 

@@ -8,6 +8,7 @@ touched.
 import contextlib
 from dataclasses import dataclass
 
+from serverfree.backup.errors import BackupError
 from serverfree.initiator.tape import Position, Stop, Tape
 from serverfree.scsi.attributes import LIST_HEADER, AttributeId, unpack_values
 from serverfree.scsi.cdb.attribute import ReadAttributeValues
@@ -17,7 +18,7 @@ from serverfree.scsi.sense import SenseKey
 _ATTRIBUTES = 4096
 
 
-class TapeUnusable(ValueError):
+class TapeUnusable(BackupError):
     """No backup can be written to this tape as it is; the text says what to do."""
 
 
