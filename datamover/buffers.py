@@ -133,6 +133,10 @@ class ByteQueue:
         self._chunks.append(chunk)
         self.length += len(chunk[0])
 
+    def views(self) -> Iterator[memoryview]:
+        """Yield the bytes, which stay where they are."""
+        return (view for view, _ in self._chunks)
+
     def take(self, size: int) -> list[Chunk]:
         """Remove the first `size` bytes, of which there are as many, and return them."""
         taken: list[Chunk] = []

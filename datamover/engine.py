@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from serverfree.datamover.buffers import ByteQueue, Chunk, Slabs
+from serverfree.datamover.digests import Digests
 from serverfree.datamover.endpoints import (
     DISK_DEPTH,
     DISK_WINDOW,
@@ -105,6 +106,7 @@ class Engine:
         self._held = held or HeldData()
         self._source = ByteQueue()
         self._destination = ByteQueue()
+        self._digests = Digests(planner.wants_digests, self._destination)
         self._reads: deque[_Read] = deque()
         self._writes: deque[_Write] = deque()
         # The step under way and those planned behind it; `_ahead` is the first of them with
@@ -152,7 +154,13 @@ class Engine:
         self._check_abort(step)
         if step.function is not None:
             self._settle_writes()
-            workshop = Workshop(self._slabs, self._progress, lambda: self._check_abort(step))
+            workshop = Workshop(
+                self._slabs,
+                self._progress,
+                self._held,
+                self._digests,
+                lambda: self._check_abort(step),
+            )
             try:
                 step.function(workshop)
             except CopyAborted as error:
@@ -168,8 +176,12 @@ class Engine:
             self._move(step)
             self._source, self._destination = residual
         else:
+            if step.destination is not None:
+                self._digests.destination = step.destination.unit.attached
             self._move(step)
             self._drop(step)
+            if step.digest is not None:
+                self._held.add(step.digest.digest())
 
     def _move(self, step: Step) -> None:
         edges = self._read_edges(step)
@@ -186,7 +198,7 @@ class Engine:
             self._destination.append((step.data, None))
         self._discard(step, move.discarded)
         left = move.processed
-        offset = 0
+        offset = padding = 0
         while run is not None and offset < step.to_write:
             size = min(run.piece, step.to_write - offset)
             front, back = run.edges(offset, size)
@@ -194,8 +206,9 @@ class Engine:
                 if left:
                     left -= self._process(step, left)
                 else:
-                    self._destination.append((memoryview(bytes(move.pad)), None))
-            self._write(step, run, offset, size, edges)
+                    padding = move.pad
+                    self._destination.append((memoryview(bytes(padding)), None))
+            self._write(step, run, offset, size, edges, padding)
             offset += size
         while left:
             left -= self._process(step, left)
@@ -220,8 +233,10 @@ class Engine:
                 self._receive(step)
             size = min(left, self._source.length)
             taken = self._source.take(size)
-            if step.holds:
-                for view, _ in taken:
+            for view, _ in taken:
+                if step.digest is not None:
+                    step.digest.update(view)
+                elif step.holds:
                     self._held.add(view)
             self._slabs.release(taken)
             left -= size
@@ -234,6 +249,7 @@ class Engine:
         if step.move.drop_source:
             self._slabs.release(self._source.take(self._source.length))
         if step.move.drop_destination:
+            self._digests.drop()
             self._slabs.release(self._destination.take(self._destination.length))
 
     # ------------------------------------------------------------------ reading
@@ -382,7 +398,9 @@ class Engine:
 
     # ------------------------------------------------------------------ writing
 
-    def _write(self, step: Step, run: Run, offset: int, size: int, edges: _Edges) -> None:
+    def _write(
+        self, step: Step, run: Run, offset: int, size: int, edges: _Edges, padding: int
+    ) -> None:
         if self._writes and self._writes[-1].run.unit is not run.unit:
             # A write that fails must not find later data already on another unit.
             self._settle_writes()
@@ -397,6 +415,9 @@ class Engine:
         issued = run.write(offset, views, size)
         self._writing += size
         self._writes.append(_Write(step, run, chunks, size, front + back, issued))
+        # While the unit is at it.
+        given = (view for view, _ in chunks)
+        self._digests.put(run.unit.attached, given, padding, step.apart)
 
     def _complete_write(self) -> None:
         """Wait for the first write under way; reads go on meanwhile."""
@@ -474,6 +495,8 @@ class Engine:
             )
         step.read = step.to_read
         block = source.endpoint.block_length
+        if self._digests.wanted:
+            self._digest_ascending(step, source)
         backwards = self._held.backwards() if step.holds else None
         end = step.to_write
         while end:
@@ -508,6 +531,22 @@ class Engine:
             self._progress.bytes_written += written - front - back
         if backwards is not None:
             backwards.done()
+
+    def _digest_ascending(self, step: Step, source: DiskRun) -> None:
+        """Read the source once more, for the digest of what is copied in the other direction."""
+        for offset in range(0, source.length, source.piece):
+            self._check_abort(step)
+            chunk = self._slabs.carve(min(source.piece, source.length - offset), force=True)
+            assert chunk is not None
+            try:
+                self._read_now(source, offset, chunk[0], Role.SOURCE)
+                front, back = source.edges(offset, len(chunk[0]))
+                view = chunk[0][front : len(chunk[0]) - back]
+                self._digests.put(source.unit.attached, (view,), 0, apart=True)
+            except CopyAborted as error:
+                raise error.in_segment(step.number) from None
+            finally:
+                self._slabs.release([chunk])
 
     # ------------------------------------------------------------------ the end
 

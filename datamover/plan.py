@@ -4,16 +4,19 @@ A segment is judged when its turn comes (SPC-4 5.17.7.2): its CSCDs are opened, 
 are, and held to what the descriptors say of them. Nothing is read or written here.
 """
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from serverfree.datamover.buffers import Slabs
+from serverfree.datamover.digests import Digests
 from serverfree.datamover.endpoints import Disk, DiskRun, Run, Tape, TapeRun
 from serverfree.datamover.errors import CopyAborted, in_descriptor
+from serverfree.datamover.held import HeldData
 from serverfree.datamover.participants import Participants
 from serverfree.datamover.residue import Move, Residue, Side
 from serverfree.datamover.tape_image import copy_tape_image
-from serverfree.datamover.units import Aborted, Role
+from serverfree.datamover.units import Aborted, CopyUnit, Role
 from serverfree.scsi.cdb.reservation import PersistentReserveOut
 from serverfree.scsi.copy_list import CopyList
 from serverfree.scsi.copy_results import OperatingParameters
@@ -25,6 +28,7 @@ from serverfree.scsi.copy_segments import (
     BlockToBlockHold,
     BlockToStream,
     BlockToStreamHold,
+    DigestOfDestination,
     EmbeddedToStream,
     InlineToStream,
     Locate,
@@ -35,6 +39,7 @@ from serverfree.scsi.copy_segments import (
     StreamToBlock,
     StreamToBlockHold,
     StreamToBlockRange,
+    StreamToDigest,
     StreamToDiscard,
     StreamToDiscardHold,
     StreamToStream,
@@ -66,6 +71,8 @@ class Workshop:
 
     slabs: Slabs
     progress: Progress
+    held: HeldData
+    digests: Digests
     check: Callable[[], None]
     """Raises CopyAborted where the copy is to end."""
 
@@ -76,8 +83,9 @@ class Step:
 
     `function` does it all by itself; else `move` says what is read, processed and written,
     `source` and `destination` where, `data` what joins from the parameter list. `apart` keeps
-    residual data out of it; `holds` keeps a copy of what is processed. `read` and `written` count
-    the bytes asked for and the bytes known to have arrived.
+    residual data out of it; `holds` keeps a copy of what is processed, or only its digest where
+    there is a `digest`. `read` and `written` count the bytes asked for and the bytes known to have
+    arrived.
     """
 
     number: int
@@ -89,6 +97,7 @@ class Step:
     apart: bool = False
     counted: bool = True
     holds: bool = False
+    digest: "hashlib._Hash | None" = None
     read: int = 0
     written: int = 0
     to_read: int = field(init=False)
@@ -120,6 +129,11 @@ class Planner:
         self._participants = participants
         self._residue = Residue()
         self._last: list[tuple[int, Callable[[], None]]] = []
+
+    @property
+    def wants_digests(self) -> bool:
+        """Whether a segment asks for the digest of a destination."""
+        return any(isinstance(segment, DigestOfDestination) for segment in self._list.segments)
 
     def finish(self) -> None:
         """Do what the segments processed have put off until the end, well or not (6.4.6.18).
@@ -263,7 +277,7 @@ class Planner:
         )
         return Step(number, move, destination=to, data=data)
 
-    def _stream_to_discard(self, number: int, segment: StreamToDiscard) -> Step:
+    def _stream_to_discard(self, number: int, segment: StreamToDiscard | StreamToDigest) -> Step:
         source = self._participants.tape(segment.source, Role.SOURCE)
         unit = self._transfer_unit(source, segment.stream_transfer_length)
         move = self._residue.discard(segment.number_of_bytes, Side(unit, source.pad), segment.cat)
@@ -272,6 +286,11 @@ class Planner:
             move,
             self._transfers(source, segment.stream_transfer_length, move.reads, Role.SOURCE),
         )
+
+    def _stream_to_digest(self, number: int, segment: StreamToDigest) -> Step:
+        step = self._stream_to_discard(number, segment)
+        step.digest = hashlib.sha256()
+        return step
 
     # ------------------------------------------------------------------ ranges of bytes
 
@@ -358,7 +377,7 @@ class Planner:
                 most,
                 workshop.slabs,
                 workshop.check,
-                lambda size: _count(workshop.progress, size),
+                lambda data: _moved(workshop, destination.unit, data),
             )
 
         return Step(number, self._residue.keep(), function=copy)
@@ -414,6 +433,14 @@ class Planner:
         # Only once its turn has come: an error before that leaves the reservation where it is.
         return self._function(number, lambda: self._last.append((number, move)))
 
+    def _digest_of_destination(self, number: int, segment: DigestOfDestination) -> Step:
+        unit = self._participants.unit(segment.destination, Role.DESTINATION)
+
+        def hold(workshop: Workshop) -> None:
+            workshop.held.add(workshop.digests.take(unit.attached))
+
+        return Step(number, self._residue.keep(), function=hold)
+
     def _function(self, number: int, act: Callable[[], None]) -> Step:
         return Step(number, self._residue.keep(), function=lambda _: act())
 
@@ -456,8 +483,9 @@ class Planner:
         return self._within(disk, disk.range(lba, byte_offset, count), lba_at, role)
 
 
-def _count(progress: Progress, size: int) -> None:
-    progress.bytes_written += size
+def _moved(workshop: Workshop, destination: CopyUnit, data: memoryview) -> None:
+    workshop.progress.bytes_written += len(data)
+    workshop.digests.put(destination.attached, (data,), pad=0, apart=True)
 
 
 _PLANS: dict[type[Segment], Callable[..., Step]] = {
@@ -484,6 +512,8 @@ _PLANS: dict[type[Segment], Callable[..., Step]] = {
     RegisterKey: Planner._register_key,
     MoveReservation: Planner._move_reservation,
     BlockImage: Planner._block_image,
+    StreamToDigest: Planner._stream_to_digest,
+    DigestOfDestination: Planner._digest_of_destination,
 }
 
 IMPLEMENTED_SEGMENTS = tuple(sorted(kind.TYPE for kind in _PLANS))

@@ -34,12 +34,12 @@ def copy_tape_image(
     most: int,
     slabs: Slabs,
     check: Callable[[], None],
-    moved: Callable[[int], None],
+    moved: Callable[[memoryview], None],
 ) -> None:
     """Copy until `filemarks` consecutive filemarks are copied (0: however many), or to the end.
 
     Blocks of more than `most` bytes are not read. `check` raises where the copy is to end; `moved`
-    hears of every byte written. Raises CopyAborted; the residue is never calculated.
+    gets to see what has been written. Raises CopyAborted; the residue is never calculated.
     """
     size = _read_size(source, most)
     chunk = slabs.carve(size, force=True)
@@ -53,7 +53,7 @@ def copy_tape_image(
             if met.size:
                 consecutive = 0
                 _write(source, destination, buffer[: met.size])
-                moved(met.size)
+                moved(buffer[: met.size])
             if met.filemark:
                 destination.write_filemarks(1, immediate=False)
                 consecutive += 1

@@ -319,6 +319,42 @@ class StreamToDiscardHold(StreamToDiscard):
     HOLDS = True
 
 
+# ---------------------------------------------------------------------- digests, vendor specific
+
+
+@_segment(0xC0, "HxxII")
+class StreamToDigest(Segment):
+    """C0h: as 06h, and the SHA-256 of what is let go of is held for the application client.
+
+    Of this project's copy managers (table 145 leaves C0h to DFh to vendors): bytes 0 to 15 are
+    those of 06h, DESCRIPTOR LENGTH 000Ch. 32 bytes are held when the segment is done, whatever
+    `number_of_bytes` is; of a segment that fails, none.
+    """
+
+    HOLDS = True
+
+    source: int
+    stream_transfer_length: int
+    number_of_bytes: int
+    cat: bool = False
+
+
+@_segment(0xC1, "xxH")
+class DigestOfDestination(Segment):
+    """C1h: the SHA-256 of what the segments before have put into a destination's stream is held.
+
+    Of this project's copy managers; 8 bytes, DESCRIPTOR LENGTH 0004h, the DESTINATION CSCD
+    DESCRIPTOR ID in bytes 6 and 7. Counted are the bytes of all segments since the command began
+    or since the last C1h for this destination, in the order in which they were put there, those
+    that still wait as residual destination data of its last segment included, padding not. 32
+    bytes are held. Residual data stays as if CAT were one.
+    """
+
+    HOLDS = True
+
+    destination: int
+
+
 # ---------------------------------------------------------------------- what moves no residue
 
 
@@ -502,6 +538,8 @@ SEGMENT_TYPES: dict[int, type[Segment]] = {
         RegisterKey,
         MoveReservation,
         BlockImage,
+        StreamToDigest,
+        DigestOfDestination,
     )
 }
 """The descriptors that can be read, by DESCRIPTOR TYPE CODE (SPC-4 table 146)."""

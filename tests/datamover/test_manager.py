@@ -380,7 +380,7 @@ def test_operating_parameters_and_page_agree() -> None:
     assert raw[37:40] == bytes(3)  # granularity of one byte
     codes = raw[44:]
     assert raw[43] == len(codes)
-    assert list(codes) == [*range(0x17), 0xE4]
+    assert list(codes) == [*range(0x17), 0xC0, 0xC1, 0xE4]
     assert page[1] == 0x8F
     assert bytes([len(codes)]) + codes in page
     assert raw[8:16] + raw[20:24] in page
