@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from serverfree.backup.archive.member import Member
 from serverfree.backup.errors import BackupError
 from serverfree.backup.files import VolumeFacts
 
@@ -102,13 +103,19 @@ class Digest:
 
 
 @dataclass(frozen=True, slots=True)
-class Location:
-    """Where a part of a member's content lies: `length` bytes of it, from its byte `start` on, at
-    `archive_offset` of the archive, and on the disk it came from at `disk_offset` (None: it went
-    through the server). What lies between two locations is a hole.
+class Entry:
+    """A member as a catalog holds it. `key` names it there.
+
+    Where many are listed, `member.data`, `attributes` and `resident` are left out:
+    `Catalog.whole` brings them.
     """
 
-    start: int
-    length: int
-    archive_offset: int
-    disk_offset: int | None = None
+    backup: Backup
+    key: int
+    member: Member
+
+    @property
+    def shown(self) -> str:
+        """The path, with the stream's name where it is one of several."""
+        member = self.member
+        return f"{member.path}:{member.stream}" if member.stream else member.path

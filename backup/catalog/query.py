@@ -1,0 +1,280 @@
+"""What can be asked of a catalog. Nothing here changes it.
+
+Paths are met as they are written or, if there is none such, without regard to case, as NTFS does.
+"""
+
+import fnmatch
+import re
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+
+from serverfree.backup.archive.member import Data
+from serverfree.backup.catalog import rows
+from serverfree.backup.catalog.facts import (
+    Backup,
+    BackupNotFound,
+    CatalogError,
+    Digest,
+    Entry,
+    State,
+)
+from serverfree.backup.catalog.processes import is_alive
+from serverfree.backup.catalog.schema import key_range
+from serverfree.backup.select import Selection
+
+_LISTED = ", ".join(f"members.{name}" for name in rows.LISTED_COLUMNS)
+_WHOLE = ", ".join(f"members.{name}" for name in rows.WHOLE_COLUMNS)
+
+
+class Queries:
+    """The questions, over a connection to a database of the newest version."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.connection = connection
+        connection.text_factory = rows.decode_text
+        connection.create_function("fold", 1, _fold, deterministic=True)
+
+    # ------------------------------------------------------------------ backups
+
+    def backups(self) -> Sequence[Backup]:
+        """Return all backups, the oldest first."""
+        return self._backups("ORDER BY created, key")
+
+    def backup(self, id: str) -> Backup:
+        """Return the backup whose id or UUID begins so; `latest` is the last one that is done.
+
+        Raises BackupNotFound, which says what there is.
+        """
+        if id == "latest":
+            done = self._backups("WHERE state = ? ORDER BY created DESC, key DESC LIMIT 1", "done")
+            if not done:
+                raise BackupNotFound("the catalog has no backup that is done")
+            return done[0]
+        if not re.fullmatch(r"[0-9a-fA-F-]{1,36}", id):
+            raise BackupNotFound(f"{id!r} is no id of a backup: ids are 8 hexadecimal digits")
+        prefix = id.lower()
+        found = self._backups("WHERE uuid >= ? AND uuid < ? ORDER BY created", prefix, prefix + "g")
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise BackupNotFound(
+                f"{id} is the beginning of {len(found)} ids: {', '.join(each.id for each in found)}"
+            )
+        newest = self._backups("ORDER BY created DESC LIMIT 4")
+        hint = (
+            f"the newest are {', '.join(each.id for each in newest)}; `serverfree backups` has all"
+            if newest
+            else "it is empty; `serverfree scan --tape URL` fills it from a cartridge"
+        )
+        raise BackupNotFound(f"the catalog has no backup {id}: {hint}")
+
+    def by_key(self, key: int) -> Backup:
+        """Return the backup with this key of its row."""
+        return self._backups("WHERE key = ?", key)[0]
+
+    def chain(self, backup: Backup) -> Sequence[Backup]:
+        """Return a backup with those it holds the changes since, the full one first.
+
+        Raises CatalogError if one is missing or not done.
+        """
+        chain, seen = [backup], {backup.uuid}
+        while parent := chain[0].facts.parent:
+            if parent in seen:
+                raise CatalogError(f"backup {backup.id} is a change since itself")
+            found = self._backups("WHERE uuid = ?", parent)
+            if not found:
+                raise CatalogError(
+                    f"backup {chain[0].id} holds the changes since {parent[:8]}, "
+                    "which the catalog does not have: scan its cartridge first"
+                )
+            if found[0].state is not State.DONE:
+                raise CatalogError(
+                    f"backup {chain[0].id} holds the changes since {found[0].id}, "
+                    f"which is {found[0].state.value}"
+                )
+            chain.insert(0, found[0])
+            seen.add(parent)
+        return chain
+
+    def _backups(self, condition: str, *values: object) -> Sequence[Backup]:
+        columns = ("key", "owner", *rows.BACKUP_COLUMNS)
+        found = self.connection.execute(
+            f"SELECT {', '.join(columns)} FROM backups {condition}", values
+        ).fetchall()
+        backups = []
+        for row in found:
+            values_of = dict(zip(columns, row, strict=True))
+            if values_of["state"] == State.RUNNING.value and not is_alive(values_of["owner"]):
+                values_of["state"] = State.ABANDONED.value
+            backups.append(rows.backup_of(values_of, self._warnings(values_of["key"])))
+        return backups
+
+    def _warnings(self, key: int) -> tuple[str, ...]:
+        found = self.connection.execute(
+            "SELECT text FROM warnings WHERE backup = ? ORDER BY number", (key,)
+        )
+        return tuple(text for (text,) in found)
+
+    def _key(self, backup: Backup) -> int:
+        found = self.connection.execute("SELECT key FROM backups WHERE id = ?", (backup.id,))
+        row = found.fetchone()
+        if row is None:
+            raise BackupNotFound(f"the catalog has no backup {backup.id} any more")
+        key: int = row[0]
+        return key
+
+    # ------------------------------------------------------------------ members
+
+    def members(self, backup: Backup, paths: Sequence[str] = ()) -> Iterator[Entry]:
+        """Yield the members of a backup whole, in the order of the archive, those with their
+        path, folder or pattern in `paths` (see Selection); all of them where it is empty.
+
+        Raises NothingMatches, when all have been yielded, if a path met none.
+        """
+        selection = Selection(paths)
+        low, high = key_range(self._key(backup))
+        # Two cursors in step: extents are in the order of their members.
+        extents = self.connection.execute(
+            "SELECT member, start, length, archive_offset FROM extents"
+            " WHERE member BETWEEN ? AND ? ORDER BY member, start",
+            (low, high),
+        )
+        extent = extents.fetchone()
+        for entry, whole in self._entries(
+            backup, "members.key BETWEEN ? AND ? ORDER BY members.key", low, high, columns=_WHOLE
+        ):
+            while extent is not None and extent[0] < entry.key:
+                extent = extents.fetchone()
+            mine = []
+            while extent is not None and extent[0] == entry.key:
+                mine.append(extent[1:])
+                extent = extents.fetchone()
+            if paths and not selection.takes(entry.member.path):
+                continue
+            rows.complete(entry.member, whole, iter(mine))
+            yield entry
+        selection.check_all_met()
+
+    def whole(self, entry: Entry) -> Entry:
+        """Return an entry of a listing with all that the catalog knows of it."""
+        found = self._entries(entry.backup, "members.key = ?", entry.key, columns=_WHOLE)
+        for full, whole in found:
+            extents = self.connection.execute(
+                "SELECT start, length, archive_offset FROM extents WHERE member = ? ORDER BY start",
+                (entry.key,),
+            )
+            rows.complete(full.member, whole, extents)
+            return full
+        raise CatalogError(f"{entry.shown} is not in the catalog any more")
+
+    def extents(self, entry: Entry) -> tuple[Data, ...]:
+        """Return where the content of a member lies in its archive."""
+        return self.whole(entry).member.data
+
+    def list(self, backup: Backup, path: str = "") -> Sequence[Entry]:
+        """Return what a folder holds, by name; for a file itself, with its streams.
+
+        Folders that have no member of their own are not in it: see `folders`. Raises CatalogError
+        if there is no such path.
+        """
+        path = path.replace("\\", "/").strip("/")
+        folder = self._folder(backup, path)
+        if folder is not None:
+            return [
+                entry
+                for entry, _ in self._entries(
+                    backup, "members.folder = ? ORDER BY name, stream, members.key", folder
+                )
+                if entry.member.path
+            ]
+        entries = self.at(backup, path)
+        if not entries:
+            raise CatalogError(f"backup {backup.id} has no {path!r}")
+        if any(entry.member.kind.value == "directory" for entry in entries):
+            return []
+        return entries
+
+    def folders(self, backup: Backup, path: str = "") -> Sequence[str]:
+        """Return the paths of the folders in a folder that members lie in, sorted."""
+        folder = self._folder(backup, path.replace("\\", "/").strip("/"))
+        found = self.connection.execute("SELECT path FROM folders WHERE parent = ?", (folder,))
+        return sorted(each for (each,) in found)
+
+    def at(self, backup: Backup, path: str) -> Sequence[Entry]:
+        """Return the members with this path: a file, its streams; empty if there is none."""
+        folder, name = rows.split_path(path)
+        key = self._folder(backup, folder)
+        for same in ("name = CAST(? AS TEXT)", "fold(name) = fold(CAST(? AS TEXT))"):
+            found = self._entries(
+                backup,
+                f"members.folder = ? AND {same} ORDER BY stream, members.key",
+                key,
+                rows.encode_text(name),
+            )
+            if entries := [entry for entry, _ in found]:
+                return entries
+        return []
+
+    def find(self, pattern: str, backups: Iterable[Backup] | None = None) -> Iterator[Entry]:
+        """Yield what matches a shell pattern, in the order of the backups.
+
+        Without `/` it is held against names, otherwise against whole paths, where `*` crosses
+        folders; case does not count. Streams are held against as `name:stream`.
+        """
+        pattern = pattern.replace("\\", "/")
+        text = "name || CASE stream WHEN '' THEN '' ELSE ':' || stream END"
+        if "/" in pattern:
+            text = f"CASE path WHEN '' THEN '' ELSE path || '/' END || {text}"
+        match = re.compile(fnmatch.translate(pattern.strip("/").casefold())).match
+        for backup in self.backups() if backups is None else backups:
+            self.connection.create_function("hit", 1, lambda each: bool(match(each.casefold())))
+            # All of a backup at once: whoever uses the answers may look for something else.
+            found = self._entries(
+                backup,
+                f"members.key BETWEEN ? AND ? AND hit({text}) ORDER BY members.key",
+                *key_range(self._key(backup)),
+            )
+            yield from [entry for entry, _ in found]
+
+    def versions(self, path: str) -> Sequence[Entry]:
+        """Return a file, and its streams, in every backup that has it, the oldest first."""
+        path = path.replace("\\", "/").strip("/")
+        return [entry for backup in self.backups() for entry in self.at(backup, path)]
+
+    def digests(self, backup: Backup) -> Sequence[Digest]:
+        """Return the digests of ranges of an archive, in its order."""
+        found = self.connection.execute(
+            "SELECT archive_offset, length, sha256 FROM digests WHERE backup = ?"
+            " ORDER BY archive_offset",
+            (self._key(backup),),
+        )
+        return [Digest(*row) for row in found]
+
+    def _folder(self, backup: Backup, path: str) -> int | None:
+        low, high = key_range(self._key(backup))
+        for condition in ("path = CAST(? AS TEXT)", "fold(path) = fold(CAST(? AS TEXT))"):
+            found = self.connection.execute(
+                f"SELECT key FROM folders WHERE {condition} AND key BETWEEN ? AND ?",
+                (rows.encode_text(path), low, high),
+            ).fetchone()
+            if found is not None:
+                key: int = found[0]
+                return key
+        return None
+
+    def _entries(
+        self, backup: Backup, condition: str, *values: object, columns: str = "NULL"
+    ) -> Iterator[tuple[Entry, tuple[object, ...]]]:
+        listed = 3 + len(rows.LISTED_COLUMNS)
+        found = self.connection.execute(
+            f"SELECT members.key, folders.path, members.name, {_LISTED}, {columns}"
+            f" FROM members JOIN folders ON folders.key = members.folder WHERE {condition}",
+            values,
+        )
+        for row in found:
+            member = rows.member_of(row[1], row[2], row[3:listed])
+            yield Entry(backup, row[0], member), row[listed:]
+
+
+def _fold(text: str | None) -> str | None:
+    return None if text is None else text.casefold()
