@@ -8,16 +8,16 @@ began and it is sent again; what it had written is written over.
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from serverfree.backup.errors import BackupError
+from serverfree.backup.planner import Command
 from serverfree.backup.site import Site
 from serverfree.backup.tape_file import TapePlace, TapeUnusable, expect_position
 from serverfree.initiator.copy_plan import Step
 from serverfree.initiator.session import CommandTimeout
 from serverfree.initiator.xcopy import CopyFailed, Progress, run_step
 from serverfree.iscsi.errors import LoginFailure, SessionLost
-from serverfree.scsi.copy_list import CopyList
+from serverfree.scsi.copy_segments import WriteFilemarks
 from serverfree.scsi.errors import CheckCondition, ScsiError
 from serverfree.scsi.sense import Asc, Sense, SenseKey
 from serverfree.scsi.status import Status
@@ -34,19 +34,6 @@ _UNREACHABLE = (
 )
 Fault = (SessionLost, LoginFailure, CommandTimeout, ScsiError)
 """What a command, or a look at the tape, may end with."""
-
-
-class Command(Protocol):
-    """What is run here: an EXTENDED COPY and where of the archive it takes place."""
-
-    @property
-    def copy(self) -> CopyList: ...
-    @property
-    def archive_offset(self) -> int: ...
-    @property
-    def length(self) -> int: ...
-    @property
-    def holds_digest(self) -> bool: ...
 
 
 class OutOfTape(BackupError):
@@ -70,12 +57,13 @@ class Copying:
     """Runs commands, one behind the other, from the first block of a tape file on.
 
     `warnings` tells what had to be done twice. `total` is how many bytes are to be moved, as far
-    as that is known.
+    as that is known; `holding` says whether commands hold data for us, which `run` returns.
     """
 
     site: Site
     place: TapePlace
     tape_block: int
+    holding: bool = False
     total: int = 0
     progress: Progress | None = None
     patience: Patience = field(default_factory=Patience)
@@ -86,7 +74,7 @@ class Copying:
     """Whether anything may have been written."""
 
     def run(self, command: Command) -> bytes:
-        """Run one command to its end and return what the manager holds for us.
+        """Run one command to its end and return what the manager holds for us of it.
 
         Raises OutOfTape, TapeUnusable, or the last fault.
         """
@@ -111,7 +99,7 @@ class Copying:
         step = Step(command.copy, command.length)
         moved = run_step(site.manager, step, self.moved, self.total, self.progress)
         held = b""
-        if command.holds_digest:
+        if self.holding:
             held = site.manager.held_data(command.copy.list_identifier)
         expect_position(site.tape, self.place, self._blocks_behind(command))
         self.moved += moved
@@ -153,8 +141,13 @@ class Copying:
         return self.place.first_block + command.archive_offset // self.tape_block
 
     def _blocks_behind(self, command: Command) -> int:
-        end = command.archive_offset + command.length
-        return self.place.first_block + -(-end // self.tape_block)
+        blocks = -(-(command.archive_offset + command.length) // self.tape_block)
+        marks = sum(
+            segment.filemark_count
+            for segment in command.copy.segments
+            if isinstance(segment, WriteFilemarks)
+        )
+        return self.place.first_block + blocks + marks
 
 
 def may_pass(error: Exception) -> bool:
