@@ -5,6 +5,7 @@ The command line and the configuration file (`config_file`) both end in these ob
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import ClassVar
 
@@ -17,7 +18,10 @@ from serverfree.target.access import Entry, Redirect
 BLOCK_SIZES = (512, 4096)
 _LARGEST_PHYSICAL = 1 << 20
 _LONGEST_DELAY = 60_000
+_LONGEST_WAIT = 86_400  # seconds
+_CHUNKS = (4 << 10, 1 << 20)
 DEFAULT_PORTAL = Portal("127.0.0.1", 3260)
+API_PORT = 8260
 
 # A unit's options by name; a flag has no value.
 Options = Mapping[str, str | None]
@@ -48,11 +52,18 @@ class DiskConfig:
 
     `rate=S` is how many bytes a second FORMAT UNIT and SANITIZE overwrite at the most. `cdb32`
     offers commands of 32 bytes too, which SBC-4 wants with type 2 protection only.
+    A snapshot waits until nothing has changed the disk for `quiet=S` seconds (3), which it does for
+    `quiet-timeout=S` seconds at the most (80). Snapshots lie in the folder `snapshots=DIR`, beside
+    the file unless told, and keep what is overwritten in pieces of `chunk=S` bytes (64 KiB).
     Two more make a disk to test hosts with: `bad=LBA[-LBA][:...]`, blocks that cannot be read until
     they are written, and `delay=MS`, milliseconds before every read and write.
     """
 
-    KEYS: ClassVar = ("size", "block", "physical", "rate", "bad", "delay")
+    KEYS: ClassVar = (
+        *("size", "block", "physical", "rate"),
+        *("quiet", "quiet-timeout", "snapshots", "chunk"),
+        *("bad", "delay"),
+    )
     FLAGS: ClassVar = ("thin", "readonly", "removable", "cdb32")
 
     name: str
@@ -67,6 +78,10 @@ class DiskConfig:
     physical_size: int = 0  # bytes of a physical block, 0: those of a logical one
     bad: tuple[tuple[int, int], ...] = ()  # first and last LBA
     delay: float = 0  # seconds
+    quiet: float = 3.0  # seconds
+    quiet_timeout: float = 80.0  # seconds
+    snapshots: Path | None = None
+    chunk: int = 64 << 10  # bytes
 
     @classmethod
     def parse(cls, text: str) -> "DiskConfig":
@@ -104,6 +119,10 @@ class DiskConfig:
             physical,
             _bad_blocks(options, where),
             _delay(options, where),
+            _seconds(options, "quiet", 3.0, where),
+            _seconds(options, "quiet-timeout", 80.0, where),
+            _folder(options, path, where),
+            _chunk(options, where),
         )
 
 
@@ -126,6 +145,41 @@ def _delay(options: Options, where: str) -> float:
     if not text.isdecimal() or int(text) > _LONGEST_DELAY:
         raise ConfigError(f"{where}: delay={text}; it can be 0 to {_LONGEST_DELAY} milliseconds")
     return int(text) / 1000
+
+
+def _seconds(options: Options, key: str, default: float, where: str) -> float:
+    text = options.get(key)
+    if text is None:
+        return default
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= _LONGEST_WAIT:  # neither is NaN
+        raise ConfigError(f"{where}: {key}={text}; it can be 0 to {_LONGEST_WAIT} seconds")
+    return seconds
+
+
+def _folder(options: Options, path: Path, where: str) -> Path | None:
+    text = options.get("snapshots")
+    if text is None:
+        return None
+    if not text:
+        raise ConfigError(f"{where}: snapshots= names no folder")
+    folder = Path(text)
+    if folder.resolve() == path.resolve():
+        raise ConfigError(f"{where}: snapshots={text} is the disk itself")
+    return folder
+
+
+def _chunk(options: Options, where: str) -> int:
+    chunk = _size(options, "chunk", where)
+    low, high = _CHUNKS
+    if chunk is None:
+        return 64 << 10
+    if not low <= chunk <= high or chunk & (chunk - 1):
+        raise ConfigError(f"{where}: chunk={chunk}; it can be a power of two from {low} to {high}")
+    return chunk
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +240,10 @@ class MoverConfig:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """Everything that one process serves. `discovery`: who may ask what there is, None anybody."""
+    """Everything that one process serves. `discovery`: who may ask what there is, None anybody.
+
+    `api` is where the management API listens, None nowhere; beyond loopback only if `api_public`.
+    """
 
     targets: tuple[TargetConfig, ...] = ()
     movers: tuple[MoverConfig, ...] = ()
@@ -194,11 +251,34 @@ class Config:
     advertise: tuple[Portal, ...] = ()
     limits: Limits = Limits()
     discovery: Account | None = None
+    api: Portal | None = None
+    api_public: bool = False
 
     @property
     def served(self) -> "list[TargetConfig | MoverConfig]":
         """Return targets and data movers."""
         return [*self.targets, *self.movers]
+
+
+def parse_api(text: str) -> Portal:
+    """Read where the management API shall listen: HOST[:PORT]. Raises InvalidName."""
+    return Portal.parse(text, API_PORT)
+
+
+def check_api(api: Portal, *, public: bool, where: str) -> None:
+    """Refuse an address that others could reach, unless that was asked for. Raises ConfigError.
+
+    What passes there is not encrypted, nor is the token.
+    """
+    try:
+        alone = ip_address(api.host).is_loopback
+    except ValueError:
+        alone = api.host.lower() == "localhost"
+    if not alone and not public:
+        raise ConfigError(
+            f"{where}: {api.host} is not this machine's loopback, and the API is not encrypted: "
+            "listen at 127.0.0.1, or say that you want it (--api-public, api_public = true)"
+        )
 
 
 def lun_order(units: "list[UnitConfig]") -> dict[int, UnitConfig]:

@@ -43,6 +43,8 @@ from serverfree.target.config import (
     TapeConfig,
     TargetConfig,
     UnitConfig,
+    check_api,
+    parse_api,
 )
 
 MAX_LUN = 16383  # flat space addressing, SAM-5 4.7.5
@@ -56,6 +58,7 @@ _LIMITS = {
     "connections_per_initiator": (1, 65536),
     "sessions": (1, 65535),
 }
+_FRACTIONS = ("quiet", "quiet-timeout")  # seconds need not be whole
 _UNITS: dict[str, Callable[..., UnitConfig]] = {"disk": DiskConfig.make, "tape": TapeConfig.make}
 
 
@@ -167,7 +170,8 @@ class _Table:
             value = self._content[key]
             if value is False:
                 continue
-            if not isinstance(value, str | int):
+            broken = isinstance(value, float) and key in _FRACTIONS
+            if not isinstance(value, str | int) and not broken:
                 raise self.wrong(key, "a text, a number, true or false", value)
             options[key] = None if value is True else str(value)
         self._left.clear()
@@ -215,7 +219,11 @@ class _Reader:
         portals = server.list_of("portals", Portal.parse) or default_portals
         advertise = server.list_of("advertise", Portal.parse) or ()
         discovery = self._reference(server, "discovery_account")
-        server.end("portals", "advertise", "discovery_account")
+        api = server.parsed("api", parse_api, None)
+        api_public = server.flag("api_public")
+        if api is not None:
+            check_api(api, public=api_public, where=server.place("api"))
+        server.end("portals", "advertise", "discovery_account", "api", "api_public")
         self._groups = {portal.group_tag for portal in portals}
         targets = tuple(self._target(table) for table in self._root.tables("target"))
         movers = tuple(self._mover(table) for table in self._root.tables("datamover"))
@@ -227,7 +235,9 @@ class _Reader:
                 raise ConfigError(f"{self._root.file}: two targets are named {name}")
         if not names:
             raise ConfigError(f"{self._root.file}: neither a [[target]] nor a [[datamover]]")
-        return Config(targets, movers, portals, advertise, limits, discovery)
+        return Config(
+            targets, movers, portals, advertise, limits, discovery, api=api, api_public=api_public
+        )
 
     def _limits(self, table: _Table) -> Limits:
         values = {
@@ -315,7 +325,10 @@ class _Reader:
                 lun = table.number("lun", 0, MAX_LUN) if "lun" in table else None
                 name = table.text("name")
                 path = self._folder / table.text("path")
-                unit = make(name, path, table.options(), where=table.place("").rstrip("."))
+                options = table.options()
+                if folder := options.get("snapshots"):
+                    options = {**options, "snapshots": str(self._folder / folder)}
+                unit = make(name, path, options, where=table.place("").rstrip("."))
                 made.append((lun, unit, table))
         by_lun: dict[int, UnitConfig] = {}
         names: set[str] = set()

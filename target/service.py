@@ -15,7 +15,8 @@ from serverfree.target.backstore.cartridge import open_cartridge
 from serverfree.target.backstore.faulty import FaultyStore
 from serverfree.target.backstore.file import open_file_store
 from serverfree.target.backstore.journal import journal_path
-from serverfree.target.backstore.state import StateFile, state_path
+from serverfree.target.backstore.snapshot_origin import SnapshotOrigin
+from serverfree.target.backstore.state import StateFile, snapshot_folder, state_path
 from serverfree.target.config import (
     Config,
     ConfigError,
@@ -28,6 +29,7 @@ from serverfree.target.config import (
 )
 from serverfree.target.server import Server
 from serverfree.target.session import Target
+from serverfree.target.snapshots import Snapshots
 from serverfree.target.units.base import Unit
 from serverfree.target.units.block import BlockUnit
 from serverfree.target.units.controller import CopyController
@@ -40,13 +42,18 @@ COPY_MANAGER = "copy-manager"  # the name of a data mover's only unit
 
 
 class Service:
-    """What a configuration describes, served from `start` to `stop`. For one thread."""
+    """What a configuration describes, served from `start` to `stop`.
+
+    For one thread, but for `snapshots`, `targets` and `url`.
+    """
 
     def __init__(self, config: Config) -> None:
         """Open every unit. Raises OSError or StoreError; then nothing is left open."""
         self._served: dict[str, Mapping[int, UnitConfig] | MoverConfig] = {}
         self._fabrics: list[NetworkFabric] = []
         self._pool = BufferPool()
+        self.snapshots = Snapshots(self._lend_copy_manager)
+        """The snapshots of the disks."""
         with ExitStack() as opened:
             targets = []
             for wanted in config.served:
@@ -56,6 +63,7 @@ class Service:
             opened.pop_all()
         self._server = Server(targets, config.portals)
         self._set_up(config)
+        self._adopt(config)
 
     def start(self) -> list[Portal]:
         """Listen, and return the portals' addresses. Raises OSError."""
@@ -67,6 +75,7 @@ class Service:
 
     def stop(self) -> None:
         """End every connection; everything that was acknowledged is on stable storage then."""
+        self.snapshots.close()
         self._server.stop()
         for fabric in self._fabrics:
             fabric.close()
@@ -75,6 +84,13 @@ class Service:
     def targets(self) -> Sequence[Target]:
         """The targets of this moment."""
         return self._server.targets
+
+    def url(self, target: Target, lun: int) -> str:
+        """Return where a unit can be reached: at the first portal that leads to its target."""
+        groups = target.groups
+        portals = self._server.addresses
+        portal = next((one for one in portals if groups is None or one.group_tag in groups), "")
+        return f"iscsi://{portal}/{target.name}/{lun}"
 
     def reload(self, config: Config) -> None:
         """Serve this from now on; sessions go on.
@@ -85,6 +101,10 @@ class Service:
         change while it is served, and OSError or StoreError for a unit that cannot be opened and a
         portal that cannot be had; then everything is as it was.
         """
+        with self.snapshots.lock:  # units come and go by its hand too
+            self._reload(config)
+
+    def _reload(self, config: Config) -> None:
         self._require_possible(config)
         with ExitStack() as opened:
             made: list[Target] = []
@@ -107,6 +127,7 @@ class Service:
                 self._lend_copy_manager(target, unit)
                 target.add(lun, unit)
         self._set_up(config)
+        self._adopt(config)
         for target in self._server.targets:
             target.refresh()
         move()
@@ -143,6 +164,15 @@ class Service:
                 opened.callback(unit.close)
         return units
 
+    def _adopt(self, config: Config) -> None:
+        """Let there be snapshots of the disks that are new, with those that they had before."""
+        for one in config.targets:
+            target = self._server.find_target(one.iqn)
+            for lun, disk in one.units.items():
+                unit = target.units[lun]
+                if isinstance(disk, DiskConfig) and isinstance(unit, BlockUnit):
+                    self.snapshots.adopt(target, unit, disk.quiet, disk.quiet_timeout)
+
     def _lend_copy_manager(self, target: Target, unit: Unit) -> None:
         """Give a unit a copy manager for copies among the units of its target."""
         fabric = LocalFabric(
@@ -164,19 +194,37 @@ class Service:
                     raise ConfigError(f"datamover {wanted.iqn} cannot change while it is served")
                 continue
             _require_same_units(wanted, served)
+            self._require_free_luns(wanted)
+
+    def _require_free_luns(self, wanted: TargetConfig) -> None:
+        target = next((one for one in self._server.targets if one.name == wanted.iqn), None)
+        if target is None:  # retired: its snapshots are not shown
+            return
+        taken = self.snapshots.luns(target)
+        mapped = {
+            mapping.lun for entry in wanted.publication.access for mapping in entry.luns or ()
+        }
+        for lun in sorted((wanted.units.keys() | mapped) & taken.keys()):
+            raise ConfigError(
+                f"target {wanted.iqn}: LUN {lun} is that of snapshot {taken[lun]}: choose another, "
+                "or delete the snapshot first"
+            )
 
     def _take_away(self, config: Config) -> None:
         """Targets that are gone take no more logins; units that are gone are closed."""
         wanted = {one.iqn: one for one in config.served}
         for target in list(self._server.targets):
             if target.name not in wanted:
+                for unit in target.units.values():
+                    self.snapshots.leave(unit)
                 self._server.remove_target(target.name)
         for iqn, one in wanted.items():
             target = self._server.restore_target(iqn) or self._server.find_target(iqn)
             served = self._served.get(iqn)
             if isinstance(one, TargetConfig) and isinstance(served, Mapping):
-                for lun, unit in served.items():
-                    if unit not in one.units.values():
+                for lun, unit_config in served.items():
+                    if unit_config not in one.units.values():
+                        self.snapshots.leave(target.units[lun])
                         target.remove_unit(lun)
 
     def _set_up(self, config: Config) -> None:
@@ -198,14 +246,23 @@ def _open_unit(config: UnitConfig, iqn: str) -> Unit:
     if isinstance(config, TapeConfig):
         cartridge = open_cartridge(config.path, capacity=config.capacity)
         return StreamUnit(config.name, cartridge, target=iqn)
-    store = open_file_store(
+    file = open_file_store(
         config.path, size=config.size, readonly=config.readonly, thin=config.thin
     )
-    # Nothing is written beside what may only be read.
+    # A medium that fails, fails under its snapshots too.
+    store = _with_faults(file, config)
+    # Nothing is written beside what may only be read, and nothing changes there.
     kept = None if config.readonly else config.path
+    if kept is not None and hasattr(SnapshotOrigin, "write"):
+        store = SnapshotOrigin(
+            store,
+            snapshot_folder(kept, config.snapshots),
+            source=kept,
+            chunk=config.chunk,
+        )
     return BlockUnit(
         config.name,
-        _with_faults(store, config),
+        store,
         block_size=config.block_size,
         physical_size=config.physical_size,
         removable=config.removable,

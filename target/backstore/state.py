@@ -8,7 +8,7 @@ from typing import Any
 
 from serverfree.target.backstore.base import StoreError
 
-_SUFFIX = ".state"
+_SUFFIX, _SNAPSHOTS = ".state", ".snapshots"
 _VERSION = 1
 
 
@@ -75,9 +75,19 @@ def state_path(storage: Path) -> Path:
 
     A device has no folder of its own to write to: its state lies under XDG_STATE_HOME.
     """
+    return _beside(storage, _SUFFIX)
+
+
+def snapshot_folder(storage: Path, folder: Path | None = None) -> Path:
+    """Return where the snapshots of a unit lie: beside its storage, or below the `folder` given."""
+    beside = _beside(storage, _SNAPSHOTS)
+    return beside if folder is None else folder / beside.name
+
+
+def _beside(storage: Path, suffix: str) -> Path:
     if not storage.is_block_device():
-        return storage.with_name(storage.name + _SUFFIX)
+        return storage.with_name(storage.name + suffix)
     home = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
     folder = Path(home) / "serverfree"
     folder.mkdir(parents=True, exist_ok=True)
-    return folder / (str(storage.resolve()).strip("/").replace("/", "-") + _SUFFIX)
+    return folder / (str(storage.resolve()).strip("/").replace("/", "-") + suffix)

@@ -3,17 +3,16 @@
 import argparse
 import logging
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from serverfree.initiator.commands.common import argument
 from serverfree.iscsi.errors import ProtocolError
 from serverfree.iscsi.names import Portal, normalize_name
-from serverfree.target.config import DEFAULT_PORTAL, Config, ConfigError
+from serverfree.target.config import DEFAULT_PORTAL, Config, ConfigError, parse_api
 from serverfree.target.config_file import load
 from serverfree.target.service import Service
-from serverfree.target.session import Target
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +51,22 @@ def add_portal_arguments(parser: argparse.ArgumentParser, default_iqn: str) -> N
     )
 
 
+def add_api_arguments(parser: argparse.ArgumentParser) -> None:
+    """Where the management API listens."""
+    parser.add_argument(
+        "--api",
+        type=argument(parse_api),
+        metavar="H:P",
+        help="offer the management API (snapshots and facts, HTTP + JSON) at this address of the "
+        "loopback, port 0 for a free one; whoever asks needs the token in SERVERFREE_TOKEN",
+    )
+    parser.add_argument(
+        "--api-public",
+        action="store_true",
+        help="let --api be an address that others can reach; nothing there is encrypted",
+    )
+
+
 def serve(args: argparse.Namespace, from_arguments: Callable[[], Config]) -> int:
     """Serve until SIGTERM or SIGINT, then stop cleanly: all that was acknowledged is on disk.
 
@@ -66,7 +81,8 @@ def serve(args: argparse.Namespace, from_arguments: Callable[[], Config]) -> int
     signal.pthread_sigmask(signal.SIG_BLOCK, _STOP | {_RELOAD})
     config = from_arguments() if args.config is None else _from_file(args)
     service = Service(config)
-    _announce(service.targets, service.start())
+    service.start()
+    _announce(service)
     # Without a file to read again SIGHUP is what it always was: the terminal has gone.
     while (caught := signal.sigwait(_STOP | {_RELOAD})) == _RELOAD and args.config is not None:
         _reload(service, args)
@@ -90,10 +106,8 @@ def _reload(service: Service, args: argparse.Namespace) -> None:
         log.warning("%s: reloaded", args.config)
 
 
-def _announce(targets: Sequence[Target], addresses: Sequence[Portal]) -> None:
-    for target in targets:
-        groups = target.groups
-        portal = next(a for a in addresses if groups is None or a.group_tag in groups)
+def _announce(service: Service) -> None:
+    for target in service.targets:
         for lun, unit in sorted(target.units.items()):
-            print(f"iscsi://{portal}/{target.name}/{lun}", unit.kind, unit.name, sep="\t")
+            print(service.url(target, lun), unit.kind, unit.name, sep="\t")
     print("ready", flush=True)
