@@ -87,6 +87,8 @@ class Reader:
         to_tape_block = (at + take) // unit * unit - at
         if to_tape_block > 0 and (offset + to_tape_block) % block == 0:
             return to_tape_block
+        if to_tape_block <= 0 and self._segments:
+            return 0
         return (offset + take) // block * block - offset
 
     def _put(self, way: list[Segment], at: int, length: int, offset: int) -> None:
