@@ -28,6 +28,10 @@ PACKAGES = {
     "sg_vpd": "sg3-utils",
     "ntfsls": "ntfs-3g",
     "ntfscat": "ntfs-3g",
+    "ntfs-3g": "ntfs-3g",
+    "mkntfs": "ntfs-3g",
+    "ntfsfallocate": "ntfs-3g",
+    "fusermount": "fuse3",
 }
 
 
