@@ -8,6 +8,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -26,7 +27,8 @@ SECTOR = 512
 _READER = Path(__file__).parent / "reader.py"
 _AVERAGE = re.compile(r"iops average (\d+) ")
 _COMPLETED = re.compile(r"Run completed in ([\d.]+) seconds")
-_PILOT = 500  # requests that tell how many fill the time
+_PILOT = 512 * MiB  # written by a first run, at most
+_counts: dict[tuple[str, str], int] = {}
 # Writes far from each other that come to every 4 KiB of the disk in turn.
 _STRIDE = 37 * MiB + 4096
 
@@ -51,9 +53,14 @@ def iscsi_perf(url: str, load: "Load", seconds: int) -> float:
 
 
 def qemu_writes(url: str, load: "Load", seconds: int) -> float:
-    """Return the writes a second of `qemu-img bench`, over about as many seconds."""
-    pilot = _qemu_bench(url, load, _PILOT)
-    return _qemu_bench(url, load, max(_PILOT, int(pilot * seconds)))
+    """Return the writes a second of `qemu-img bench`.
+
+    It does a count of them, which the last run of the same load has told for the time.
+    """
+    count = _counts.get((url, load.name), min(20_000, _PILOT // load.size))
+    rate = _qemu_bench(url, load, count)
+    _counts[url, load.name] = int(rate * seconds) + 1
+    return rate
 
 
 def _qemu_bench(url: str, load: "Load", count: int) -> float:
@@ -120,10 +127,11 @@ class Side:
 
     def measure(self, load: Load, seconds: int) -> None:
         """Run a load once."""
-        before = cpu_seconds(self.pid)
+        pin(self.pid, 0)  # whatever threads it has begun since
+        began, before = time.monotonic(), cpu_seconds(self.pid)
         rate = load.client(self.url, load, seconds)
-        spent = cpu_seconds(self.pid) - before
-        self.cpu.setdefault(load.name, []).append(spent / (rate * seconds) * 1e6)
+        took, spent = time.monotonic() - began, cpu_seconds(self.pid) - before
+        self.cpu.setdefault(load.name, []).append(spent / (rate * took) * 1e6)
         scale = 1 if load.unit == "IOPS" else load.size / 1e6
         self.rates.setdefault(load.name, []).append(rate * scale)
 
@@ -145,8 +153,6 @@ def measure(
             "istgt": Side(istgt.pid, f"iscsi://127.0.0.1:{istgt.port}/{istgt.NAME}/0"),
         }
         memory = {f"idle {name}": footprint(side.pid).resident for name, side in sides.items()}
-        for side in sides.values():
-            pin(side.pid, 0)
         order = list(sides.values())
         for _ in range(rounds):
             for load in LOADS:
