@@ -38,6 +38,8 @@ VERBS: dict[str, Verb] = {
     "copy-results": Verb(
         "serverfree.initiator.commands.copy_results", "ask a copy manager about its copies"
     ),
+    "backup": Verb("serverfree.backup.commands.backup", "back up a disk to tape, server-free"),
+    "verify": Verb("serverfree.backup.commands.verify", "read a backup's tape again and compare"),
     "demo": Verb("serverfree.cli.demo", "show a server-free backup and restore on this machine"),
 }
 

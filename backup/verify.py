@@ -1,0 +1,284 @@
+"""Is what lies on the tape what was written? Read again, and held against the catalog's digests.
+
+The copy manager reads and digests, and only 32 bytes a range come here; or this machine reads
+everything itself. Nothing is written.
+"""
+
+import hashlib
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from serverfree.backup.catalog.facts import Backup, CatalogError, Digest, State
+from serverfree.backup.catalog.store import Catalog
+from serverfree.backup.copying import one_line
+from serverfree.backup.errors import BackupError
+from serverfree.backup.planner import DIGEST_LENGTH, Check, can_digest, plan_verify
+from serverfree.backup.site import Site
+from serverfree.backup.tape_file import cartridge_serial
+from serverfree.backup.watching import Watcher
+from serverfree.initiator.copy_plan import Endpoint, Step
+from serverfree.initiator.tape import BlockTooLong, Stop, Tape
+from serverfree.initiator.xcopy import CopyFailed, identify, limits_of, run_step
+from serverfree.scsi.copy_results import OperatingParameters
+from serverfree.scsi.errors import CheckCondition
+
+_NAMED = 20
+"""Members named of a bad range; the rest are counted."""
+
+
+class WrongCartridge(BackupError):
+    """The drive holds another cartridge than the one the backup is on."""
+
+
+@dataclass(slots=True)
+class BadRange:
+    """A range of an archive that is not what was written, and the members that lie in it."""
+
+    archive_offset: int
+    length: int
+    why: str
+    members: list[str] = field(default_factory=list)
+    more: int = 0
+    """Members beyond those named."""
+
+
+@dataclass(slots=True)
+class VerifyReport:
+    """What a verification came to. Sizes are bytes, times seconds."""
+
+    backup: str
+    through: str
+    """Who read: `copy manager` or `server`."""
+    ranges: int = 0
+    checked_bytes: int = 0
+    unchecked_bytes: int = 0
+    """What of the archive no digest is known of."""
+    socket_bytes: int = 0
+    seconds: float = 0.0
+    bad: list[BadRange] = field(default_factory=list)
+
+    @property
+    def good(self) -> bool:
+        return not self.bad
+
+    def facts(self) -> dict[str, Any]:
+        """Return everything by name, for `--json`."""
+        known = {each.name: getattr(self, each.name) for each in fields(self)}
+        known["bad"] = [{f.name: getattr(bad, f.name) for f in fields(bad)} for bad in self.bad]
+        return known | {"good": self.good}
+
+    def lines(self) -> list[tuple[str, str]]:
+        """Return what a person wants to know, as names and values."""
+        rate = self.checked_bytes / self.seconds / 2**20 if self.seconds else 0.0
+        rows = [
+            ("backup", f"{self.backup}: {'as written' if self.good else 'DAMAGED'}"),
+            ("read by the", self.through),
+            ("checked", f"{self.checked_bytes} bytes in {self.ranges} ranges, {rate:.0f} MiB/s"),
+            ("at our sockets", f"{self.socket_bytes} bytes in all"),
+        ]
+        if self.unchecked_bytes:
+            rows.append(
+                ("not checked", f"{self.unchecked_bytes} bytes, of which no digest is known")
+            )
+        for bad in self.bad:
+            named = ", ".join(bad.members) + (f" and {bad.more} more" if bad.more else "")
+            where = f"bytes {bad.archive_offset} to {bad.archive_offset + bad.length}"
+            rows.append(("bad", f"{where}: {bad.why}; in it: {named or 'no member'}"))
+        return rows
+
+
+def verify(
+    catalog: Catalog,
+    site: Site,
+    backup: Backup,
+    *,
+    through_server: bool = False,
+    watcher: Watcher | None = None,
+) -> VerifyReport:
+    """Read a backup's ranges again and return what differs.
+
+    Raises BackupError where nothing can be compared, WrongCartridge, and what the units say.
+    """
+    watcher = watcher or Watcher()
+    digests = catalog.digests(backup)
+    _check_comparable(backup, digests)
+    started = time.monotonic()
+    tape = site.tape
+    tape.ready()
+    _check_cartridge(tape, backup)
+    tape.locate(backup.facts.first_block, backup.facts.partition)
+    ranges = [(each.archive_offset, each.length) for each in digests]
+    checked = sum(length for _, length in ranges)
+    watcher.phase("reading the tape again")
+    if through_server:
+        found = _read_here(tape, backup, ranges, lambda done: watcher.moved(done, checked))
+    else:
+        found = _read_by_manager(site, backup, ranges, watcher, checked)
+    bad = [
+        BadRange(digest.archive_offset, digest.length, answer or "the content differs")
+        for digest, answer in zip(digests, _compare(digests, found), strict=True)
+        if answer is not None
+    ]
+    for each in bad:
+        _name_members(catalog, backup, each)
+    return VerifyReport(
+        backup.id,
+        "server" if through_server else "copy manager",
+        len(ranges),
+        checked,
+        max(0, backup.size - checked),
+        site.meter.sent + site.meter.received,
+        time.monotonic() - started,
+        bad,
+    )
+
+
+def _check_comparable(backup: Backup, digests: Sequence[Digest]) -> None:
+    if backup.state is not State.DONE:
+        raise CatalogError(f"backup {backup.id} is {backup.state.value}: nothing to verify")
+    if not digests:
+        raise BackupError(
+            f"the catalog has no digests of backup {backup.id}: the copy manager that wrote it "
+            "has told none, so there is nothing to compare with"
+        )
+
+
+def _check_cartridge(tape: Tape, backup: Backup) -> None:
+    loaded, wanted = cartridge_serial(tape), backup.facts.medium_serial
+    if wanted and loaded and loaded != wanted:
+        raise WrongCartridge(
+            f"backup {backup.id} is on cartridge {wanted}; cartridge {loaded} is in the drive"
+        )
+
+
+_Answer = bytes | str
+"""The SHA-256 that was found, or why none was."""
+
+
+def _compare(digests: Sequence[Digest], found: Iterable[_Answer]) -> Iterator[str | None]:
+    """Yield None for what is as written, else why it is not; empty where only the bytes differ."""
+    for digest, answer in zip(digests, found, strict=True):
+        if isinstance(answer, str):
+            yield answer
+        else:
+            yield None if answer == digest.sha256 else ""
+
+
+# ---------------------------------------------------------------------- by the copy manager
+
+
+def _read_by_manager(
+    site: Site, backup: Backup, ranges: list[tuple[int, int]], watcher: Watcher, total: int
+) -> Iterator[_Answer]:
+    limits = limits_of(site.manager)
+    if not can_digest(limits):
+        raise BackupError(
+            "the copy manager makes no digests (segment C0h): verify with --through-server"
+        )
+    tape = identify(site.meter, site.tape_url)
+    done = 0
+    for check in _plan(backup, ranges, tape, limits):
+        yield from _run(site, backup, check, tape, limits)
+        done += check.size
+        watcher.moved(done, total)
+
+
+def _plan(
+    backup: Backup, ranges: Iterable[tuple[int, int]], tape: Endpoint, limits: OperatingParameters
+) -> Iterator[Check]:
+    facts = backup.facts
+    return plan_verify(ranges, tape, limits, facts.tape_block, facts.first_block)
+
+
+def _run(
+    site: Site, backup: Backup, check: Check, tape: Endpoint, limits: OperatingParameters
+) -> Iterator[_Answer]:
+    """Run one command; if it fails, each of its ranges alone, to tell the bad from the good."""
+    try:
+        run_step(site.manager, Step(check.copy, check.size), 0, 0, None)
+        held = site.manager.held_data(check.copy.list_identifier)
+    except CopyFailed as failure:
+        if len(check.ranges) == 1:
+            yield f"cannot be read: {one_line(failure)}"
+            return
+        for each in check.ranges:
+            for alone in _plan(backup, [each], tape, limits):
+                yield from _run(site, backup, alone, tape, limits)
+        return
+    for at in range(0, len(check.ranges) * DIGEST_LENGTH, DIGEST_LENGTH):
+        yield held[at : at + DIGEST_LENGTH]
+
+
+# ---------------------------------------------------------------------- by this machine
+
+
+def _read_here(
+    tape: Tape, backup: Backup, ranges: list[tuple[int, int]], moved: Callable[[int], None]
+) -> Iterator[_Answer]:
+    """Yield the digest of each range; a range in which a block cannot be read has none."""
+    facts = backup.facts
+    reader = _Blocks(tape, facts.first_block, facts.tape_block)
+    done = 0
+    for start, length in ranges:
+        digest = hashlib.sha256()
+        why = ""
+        at = start
+        while at < start + length and not why:
+            block, skip = divmod(at, facts.tape_block)
+            size = min(facts.tape_block - skip, start + length - at)
+            got = reader.read(block)
+            if isinstance(got, str):
+                why = got
+            elif skip + size > len(got):
+                why = f"block {facts.first_block + block} is shorter than what was written"
+            else:
+                digest.update(got[skip : skip + size])
+                at += size
+                moved(done + at - start)
+        done += length
+        yield why or digest.digest()
+
+
+class _Blocks:
+    """Tape blocks of an archive by number; in order they are read one behind the other."""
+
+    def __init__(self, tape: Tape, first_block: int, tape_block: int) -> None:
+        self._tape, self._first = tape, first_block
+        self._buffer = memoryview(bytearray(tape_block))
+        self._held: tuple[int, memoryview] | None = None
+        self._next: int | None = 0
+
+    def read(self, block: int) -> memoryview | str:
+        """Return a block, good until the next is asked for, or why there is none."""
+        if self._held is not None and self._held[0] == block:
+            return self._held[1]
+        self._held = None
+        try:
+            if block != self._next:
+                self._tape.locate(self._first + block)
+            self._next = None
+            got = self._tape.read_block(self._buffer)
+        except (CheckCondition, BlockTooLong) as error:
+            return f"block {self._first + block} cannot be read: {one_line(error)}"
+        if isinstance(got, Stop):
+            return f"{got.value} where block {self._first + block} should be"
+        self._next = block + 1
+        self._held = block, got
+        return got
+
+
+# ---------------------------------------------------------------------- what it means
+
+
+def _name_members(catalog: Catalog, backup: Backup, bad: BadRange) -> None:
+    """Find out which members lie in a bad range, in part or whole."""
+    end = bad.archive_offset + bad.length
+    for entry in catalog.members(backup):
+        member = entry.member
+        if member.header_offset < end and member.end_offset > bad.archive_offset:
+            if len(bad.members) < _NAMED:
+                bad.members.append(entry.shown)
+            else:
+                bad.more += 1
