@@ -19,7 +19,7 @@ from serverfree.backup.catalog.facts import (
     State,
 )
 from serverfree.backup.catalog.processes import is_alive
-from serverfree.backup.catalog.schema import key_range
+from serverfree.backup.catalog.schema import bounds
 from serverfree.backup.select import Selection
 
 _LISTED = ", ".join(f"members.{name}" for name in rows.LISTED_COLUMNS)
@@ -132,7 +132,7 @@ class Queries:
         Raises NothingMatches, when all have been yielded, if a path met none.
         """
         selection = Selection(paths)
-        low, high = key_range(self._key(backup))
+        low, high = bounds("members", self._key(backup))
         # Two cursors in step: extents are in the order of their members.
         extents = self.connection.execute(
             "SELECT member, start, length, archive_offset FROM extents"
@@ -232,7 +232,7 @@ class Queries:
             found = self._entries(
                 backup,
                 f"members.key BETWEEN ? AND ? AND hit({text}) ORDER BY members.key",
-                *key_range(self._key(backup)),
+                *bounds("members", self._key(backup)),
             )
             yield from [entry for entry, _ in found]
 
@@ -251,7 +251,7 @@ class Queries:
         return [Digest(*row) for row in found]
 
     def _folder(self, backup: Backup, path: str) -> int | None:
-        low, high = key_range(self._key(backup))
+        low, high = bounds("members", self._key(backup))
         for condition in ("path = CAST(? AS TEXT)", "fold(path) = fold(CAST(? AS TEXT))"):
             found = self.connection.execute(
                 f"SELECT key FROM folders WHERE {condition} AND key BETWEEN ? AND ?",

@@ -97,6 +97,18 @@ SCRIPTS: tuple[str, ...] = (
 )
 VERSION = len(SCRIPTS)
 
+# Of every table: the columns that hold keys, which change when a backup moves to another catalog.
+TABLES: dict[str, tuple[str, ...]] = {
+    "backups": ("key",),
+    "folders": ("key", "parent"),
+    "members": ("key", "folder"),
+    "extents": ("member",),
+    "digests": ("backup",),
+    "warnings": ("backup",),
+}
+# Those that hold the key of the backup itself.
+PLAIN = frozenset({"backups", "digests", "warnings"})
+
 
 def prepare(connection: sqlite3.Connection) -> None:
     """Bring a catalog, or an empty database, to the newest version: wholly or not at all.
@@ -110,11 +122,7 @@ def prepare(connection: sqlite3.Connection) -> None:
     connection.execute("BEGIN IMMEDIATE")
     try:
         # Another process may have come first.
-        version = _version(connection)
-        for script in SCRIPTS[version:]:
-            run_script(connection, script)
-        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        connection.execute(f"PRAGMA user_version = {VERSION}")
+        upgrade(connection, _version(connection))
     except BaseException:
         connection.execute("ROLLBACK")
         raise
@@ -137,13 +145,52 @@ def _version(connection: sqlite3.Connection) -> int:
     return version
 
 
-def run_script(connection: sqlite3.Connection, script: str) -> None:
+def columns(connection: sqlite3.Connection, table: str) -> dict[str, tuple[str, bool]]:
+    """Return the columns of a table in order: each with its type and whether it may be NULL."""
+    found = connection.execute(f"PRAGMA table_info({table})")
+    return {row[1]: (row[2], not (row[3] or row[5])) for row in found}
+
+
+def create(connection: sqlite3.Connection, version: int = VERSION) -> None:
+    """Make an empty catalog of a version."""
+    for script in SCRIPTS[:version]:
+        _run(connection, script)
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    connection.execute(f"PRAGMA user_version = {version}")
+
+
+def upgrade(connection: sqlite3.Connection, version: int) -> None:
+    """Bring a catalog of a version to the newest, within the transaction that is open or without
+    one.
+    """
+    for script in SCRIPTS[version:]:
+        _run(connection, script)
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    connection.execute(f"PRAGMA user_version = {VERSION}")
+
+
+def drop_indexes(connection: sqlite3.Connection) -> None:
+    """Leave out what only makes a catalog quick to ask."""
+    for (name,) in connection.execute(
+        "SELECT name FROM sqlite_schema WHERE type = 'index' AND sql IS NOT NULL"
+    ).fetchall():
+        connection.execute(f"DROP INDEX {name}")
+
+
+def _run(connection: sqlite3.Connection, script: str) -> None:
     """Run the statements of a script within the transaction that is open."""
     for statement in script.split(";"):  # executescript() would commit first
         if statement.strip():
             connection.execute(statement)
 
 
-def key_range(backup: int) -> tuple[int, int]:
-    """Return the least and the greatest key that folders and members of a backup can have."""
+def bounds(table: str, backup: int) -> tuple[int, int]:
+    """Return the least and the greatest value that the first key of a table has in a backup."""
+    if table in PLAIN:
+        return backup, backup
     return backup << KEY_BITS, ((backup + 1) << KEY_BITS) - 1
+
+
+def step(table: str) -> int:
+    """Return how far the keys of a table are from those of the next backup."""
+    return 1 if table in PLAIN else 1 << KEY_BITS

@@ -147,20 +147,28 @@ class Catalog(Queries):
     def remove(self, backup: Backup) -> None:
         """Take a backup out of the catalog; nothing happens to its tape."""
         with self.transaction():
-            found = self.connection.execute("SELECT key FROM backups WHERE id = ?", (backup.id,))
-            for (key,) in found.fetchall():
-                low, high = schema.key_range(key)
-                for table, column in (
-                    ("extents", "member"),
-                    ("members", "key"),
-                    ("folders", "key"),
-                ):
-                    self.connection.execute(
-                        f"DELETE FROM {table} WHERE {column} BETWEEN ? AND ?", (low, high)
-                    )
-                for table in ("digests", "warnings"):
-                    self.connection.execute(f"DELETE FROM {table} WHERE backup = ?", (key,))
-                self.connection.execute("DELETE FROM backups WHERE key = ?", (key,))
+            self._remove(backup.uuid)
+
+    def make_room(self, uuid: str) -> None:
+        """Within a transaction: take out a backup of this UUID that never got done.
+
+        Raises CatalogError if it is done, or running.
+        """
+        self._note_abandoned()
+        found = self.connection.execute("SELECT uuid, state FROM backups WHERE id = ?", (uuid[:8],))
+        for known, state in found.fetchall():
+            if known != uuid or state in (State.DONE.value, State.RUNNING.value):
+                raise CatalogError(f"backup {known[:8]} is in {self.path} already, {state}")
+            self._remove(uuid)
+
+    def _remove(self, uuid: str) -> None:
+        found = self.connection.execute("SELECT key FROM backups WHERE uuid = ?", (uuid,))
+        for (key,) in found.fetchall():
+            for table, columns in schema.TABLES.items():
+                self.connection.execute(
+                    f"DELETE FROM {table} WHERE {columns[0]} BETWEEN ? AND ?",
+                    schema.bounds(table, key),
+                )
 
 
 class Writer:
@@ -172,7 +180,7 @@ class Writer:
     def __init__(self, catalog: Catalog, key: int) -> None:
         self._catalog, self._key = catalog, key
         self._connection = catalog.connection
-        self._first = schema.key_range(key)[0]
+        self._first = schema.bounds("members", key)[0]
         self._members = self._folders = self._warnings = 0
         self._folder_keys: dict[str, int] = {}
         self._ended = False
