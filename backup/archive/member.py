@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
+from serverfree.backup.errors import BackupError
 
-class ArchiveError(Exception):
+
+class ArchiveError(BackupError):
     """What was read is no tar archive here, or what is to be written cannot be kept in one."""
 
 
