@@ -44,6 +44,17 @@ class Data:
     archive_offset: int
 
 
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """`length` bytes of a stream, from its byte `start` on, that lie at `disk_offset` of the disk
+    and that an image of changes does not hold: one of those before it does.
+    """
+
+    start: int
+    length: int
+    disk_offset: int
+
+
 @dataclass(slots=True)
 class Member:
     """One member. Offsets are bytes of the archive; what of `size` no `data` covers is zeros.
@@ -81,3 +92,5 @@ class Member:
     """Of a file inside an image: not 0 where `data` are whole clusters of a compressed stream
     (`Stream.compression_unit`); from its byte `valid` on the stream is zeros."""
     valid: int | None = None
+    elsewhere: tuple[Elsewhere, ...] = ()
+    """Of a file inside an image of changes: what of its content this archive does not hold."""

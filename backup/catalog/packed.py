@@ -358,8 +358,9 @@ def _right_member(row: tuple[Any, ...], at: dict[str, int]) -> bool:
 
 
 def _right_extent(row: tuple[Any, ...], at: dict[str, int]) -> bool:
-    start, length = row[at["start"]], row[at["length"]]
-    return all(each >= 0 for each in (start, length, row[at["archive_offset"]]))
+    offsets = [row[at[each]] for each in ("archive_offset", "disk_offset")]
+    known = [each for each in offsets if each is not None]
+    return len(known) == 1 and min(row[at["start"]], row[at["length"]], *known) >= 0
 
 
 def _right_digest(row: tuple[Any, ...], at: dict[str, int]) -> bool:

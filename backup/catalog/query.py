@@ -8,7 +8,7 @@ import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 
-from serverfree.backup.archive.member import Data
+from serverfree.backup.archive.member import Data, Kind
 from serverfree.backup.catalog import rows
 from serverfree.backup.catalog.facts import (
     Backup,
@@ -18,6 +18,7 @@ from serverfree.backup.catalog.facts import (
     Entry,
     State,
 )
+from serverfree.backup.catalog.image_map import ImageMap
 from serverfree.backup.catalog.processes import is_alive
 from serverfree.backup.catalog.schema import bounds
 from serverfree.backup.select import Selection
@@ -135,7 +136,7 @@ class Queries:
         low, high = bounds("members", self._key(backup))
         # Two cursors in step: extents are in the order of their members.
         extents = self.connection.execute(
-            "SELECT member, start, length, archive_offset FROM extents"
+            "SELECT member, start, length, archive_offset, disk_offset FROM extents"
             " WHERE member BETWEEN ? AND ? ORDER BY member, start",
             (low, high),
         )
@@ -151,7 +152,7 @@ class Queries:
                 extent = extents.fetchone()
             if paths and not selection.takes(entry.member.path):
                 continue
-            rows.complete(entry.member, whole, iter(mine))
+            rows.complete(entry.member, whole, mine)
             yield entry
         selection.check_all_met()
 
@@ -160,7 +161,8 @@ class Queries:
         found = self._entries(entry.backup, "members.key = ?", entry.key, columns=_WHOLE)
         for full, whole in found:
             extents = self.connection.execute(
-                "SELECT start, length, archive_offset FROM extents WHERE member = ? ORDER BY start",
+                "SELECT start, length, archive_offset, disk_offset FROM extents"
+                " WHERE member = ? ORDER BY start",
                 (entry.key,),
             )
             rows.complete(full.member, whole, extents)
@@ -170,6 +172,41 @@ class Queries:
     def extents(self, entry: Entry) -> tuple[Data, ...]:
         """Return where the content of a member lies in its archive."""
         return self.whole(entry).member.data
+
+    def pieces(self, entry: Entry) -> Sequence[tuple[Backup, Data]]:
+        """Return where the content of a member lies, in its order: each piece with the backup
+        whose archive holds it. For a file inside an image of changes that is any of its chain.
+
+        Raises CatalogError where the chain is not whole.
+        """
+        member = self.whole(entry).member
+        found = [(entry.backup, data) for data in member.data]
+        missing = list(member.elsewhere)
+        for backup in reversed(self.chain(entry.backup)[:-1] if missing else ()):
+            places = ImageMap(self._image(backup))
+            rest = []
+            for each in missing:
+                held, elsewhere = places.split(each.start, each.length, each.disk_offset)
+                found += [(backup, data) for data in held]
+                rest += elsewhere
+            missing = rest
+        if missing:
+            raise CatalogError(
+                f"{entry.shown}: {sum(each.length for each in missing)} bytes are in no backup"
+            )
+        return sorted(found, key=lambda piece: piece[1].start)
+
+    def _image(self, backup: Backup) -> tuple[Data, ...]:
+        """Return the data of the image in an archive."""
+        found = self._entries(
+            backup,
+            "members.key BETWEEN ? AND ? AND kind = ? ORDER BY members.key",
+            *bounds("members", self._key(backup)),
+            Kind.IMAGE.value,
+        )
+        for entry, _ in found:
+            return self.extents(entry)
+        return ()
 
     def list(self, backup: Backup, path: str = "") -> Sequence[Entry]:
         """Return what a folder holds, by name; for a file itself, with its streams.
@@ -190,7 +227,7 @@ class Queries:
         entries = self.at(backup, path)
         if not entries:
             raise CatalogError(f"backup {backup.id} has no {path!r}")
-        if any(entry.member.kind.value == "directory" for entry in entries):
+        if any(entry.member.kind is Kind.DIRECTORY for entry in entries):
             return []
         return entries
 

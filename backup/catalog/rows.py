@@ -1,12 +1,12 @@
 """Facts to rows and back: the only place where columns get their meaning."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields
 from struct import Struct
 from typing import Any
 
-from serverfree.backup.archive.member import Data, Kind, Member, Reason
+from serverfree.backup.archive.member import Data, Elsewhere, Kind, Member, Reason
 from serverfree.backup.catalog.facts import Backup, BackupFacts, CatalogError, Mode, State
 from serverfree.backup.files import VolumeFacts
 
@@ -162,8 +162,21 @@ def member_of(folder: str, name: str, listed: tuple[Any, ...]) -> Member:
     )
 
 
-def complete(member: Member, whole: tuple[Any, ...], data: Iterator[tuple[int, int, int]]) -> None:
-    """Fill in WHOLE_COLUMNS and the extents of a member."""
+def extent_values(member: Member) -> list[tuple[int, int, int | None, int | None]]:
+    """Return start, length, archive offset and disk offset of what a member consists of."""
+    here = [(each.start, each.length, each.archive_offset, None) for each in member.data]
+    there = [(each.start, each.length, None, each.disk_offset) for each in member.elsewhere]
+    return [*here, *there]
+
+
+def complete(member: Member, whole: tuple[Any, ...], extents: Iterable[tuple[Any, ...]]) -> None:
+    """Fill in WHOLE_COLUMNS of a member and its extents, as `extent_values` has them."""
     attributes, member.resident, member.compression_unit, member.valid = whole
     member.attributes = unpack_attributes(attributes)
-    member.data = tuple(Data(*each) for each in data)
+    data, elsewhere = [], []
+    for start, length, archive_offset, disk_offset in extents:
+        if archive_offset is None:
+            elsewhere.append(Elsewhere(start, length, disk_offset))
+        else:
+            data.append(Data(start, length, archive_offset))
+    member.data, member.elsewhere = tuple(data), tuple(elsewhere)

@@ -73,7 +73,8 @@ SCRIPTS: tuple[str, ...] = (
         member INTEGER NOT NULL,
         start INTEGER NOT NULL,
         length INTEGER NOT NULL,
-        archive_offset INTEGER NOT NULL,
+        archive_offset INTEGER,
+        disk_offset INTEGER,
         PRIMARY KEY (member, start)
     ) WITHOUT ROWID;
     CREATE TABLE digests (

@@ -232,9 +232,9 @@ class Writer:
             values.append(
                 (key, self._folder(folder), rows.encode_text(name), *rows.member_values(member))
             )
-            extents += [(key, each.start, each.length, each.archive_offset) for each in member.data]
+            extents += [(key, *each) for each in rows.extent_values(member)]
         self._connection.executemany(_INSERT_MEMBER, values)
-        self._connection.executemany("INSERT INTO extents VALUES (?, ?, ?, ?)", extents)
+        self._connection.executemany("INSERT INTO extents VALUES (?, ?, ?, ?, ?)", extents)
 
     def _folder(self, path: str) -> int:
         """Return the key of a folder; it and those that it lies in are entered if they are new."""
