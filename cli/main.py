@@ -40,6 +40,9 @@ VERBS: dict[str, Verb] = {
     ),
     "backup": Verb("serverfree.backup.commands.backup", "back up a disk to tape, server-free"),
     "verify": Verb("serverfree.backup.commands.verify", "read a backup's tape again and compare"),
+    "snapshot": Verb(
+        "serverfree.backup.commands.snapshot", "take, list and delete snapshots of disks"
+    ),
     "demo": Verb("serverfree.cli.demo", "show a server-free backup and restore on this machine"),
 }
 
