@@ -79,6 +79,8 @@ class ArchiveWriter:
             raise ArchiveError(f"{path}: content beyond its size of {member.size} bytes")
         if any(length % BLOCK for _, length in regions[:-1]):
             raise ArchiveError(f"{path}: a hole begins inside a block of {BLOCK} bytes")
+        if len(regions) >= sparse.MOST_REGIONS:
+            raise ArchiveError(f"{path}: {len(regions)} regions between holes are too many")
         length = sum(length for _, length in regions)
         records = [pax.note(_facts_of(member))]
         shown, table = "", b""
