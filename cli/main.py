@@ -40,6 +40,9 @@ VERBS: dict[str, Verb] = {
     ),
     "backup": Verb("serverfree.backup.commands.backup", "back up a disk to tape, server-free"),
     "verify": Verb("serverfree.backup.commands.verify", "read a backup's tape again and compare"),
+    "backups": Verb("serverfree.backup.commands.backups", "list the backups in the catalog"),
+    "ls": Verb("serverfree.backup.commands.ls", "list the files in a backup"),
+    "find": Verb("serverfree.backup.commands.find", "find files in the backups, by name or path"),
     "snapshot": Verb(
         "serverfree.backup.commands.snapshot", "take, list and delete snapshots of disks"
     ),

@@ -7,6 +7,7 @@ import fnmatch
 import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from serverfree.backup.archive.member import Data, Kind
 from serverfree.backup.catalog import rows
@@ -34,6 +35,13 @@ class Queries:
         self.connection = connection
         connection.text_factory = rows.decode_text
         connection.create_function("fold", 1, _fold, deterministic=True)
+
+    def _ask(self, question: str, values: Sequence[object] = ()) -> Iterator[tuple[Any, ...]]:
+        """Yield the rows of an answer. Raises CatalogError where there is none to be had."""
+        try:
+            yield from self.connection.execute(question, values)
+        except sqlite3.Error as error:
+            raise CatalogError(f"the catalog cannot be read: {error}") from error
 
     # ------------------------------------------------------------------ backups
 
@@ -99,9 +107,7 @@ class Queries:
 
     def _backups(self, condition: str, *values: object) -> Sequence[Backup]:
         columns = ("key", "owner", *rows.BACKUP_COLUMNS)
-        found = self.connection.execute(
-            f"SELECT {', '.join(columns)} FROM backups {condition}", values
-        ).fetchall()
+        found = self._ask(f"SELECT {', '.join(columns)} FROM backups {condition}", values)
         backups = []
         for row in found:
             values_of = dict(zip(columns, row, strict=True))
@@ -111,14 +117,12 @@ class Queries:
         return backups
 
     def _warnings(self, key: int) -> tuple[str, ...]:
-        found = self.connection.execute(
-            "SELECT text FROM warnings WHERE backup = ? ORDER BY number", (key,)
-        )
+        found = self._ask("SELECT text FROM warnings WHERE backup = ? ORDER BY number", (key,))
         return tuple(text for (text,) in found)
 
     def _key(self, backup: Backup) -> int:
-        found = self.connection.execute("SELECT key FROM backups WHERE id = ?", (backup.id,))
-        row = found.fetchone()
+        found = self._ask("SELECT key FROM backups WHERE id = ?", (backup.id,))
+        row = next(found, None)
         if row is None:
             raise BackupNotFound(f"the catalog has no backup {backup.id} any more")
         key: int = row[0]
@@ -135,21 +139,21 @@ class Queries:
         selection = Selection(paths)
         low, high = bounds("members", self._key(backup))
         # Two cursors in step: extents are in the order of their members.
-        extents = self.connection.execute(
+        extents = self._ask(
             "SELECT member, start, length, archive_offset, disk_offset FROM extents"
             " WHERE member BETWEEN ? AND ? ORDER BY member, start",
             (low, high),
         )
-        extent = extents.fetchone()
+        extent = next(extents, None)
         for entry, whole in self._entries(
             backup, "members.key BETWEEN ? AND ? ORDER BY members.key", low, high, columns=_WHOLE
         ):
             while extent is not None and extent[0] < entry.key:
-                extent = extents.fetchone()
+                extent = next(extents, None)
             mine = []
             while extent is not None and extent[0] == entry.key:
                 mine.append(extent[1:])
-                extent = extents.fetchone()
+                extent = next(extents, None)
             if paths and not selection.takes(entry.member.path):
                 continue
             rows.complete(entry.member, whole, mine)
@@ -160,7 +164,7 @@ class Queries:
         """Return an entry of a listing with all that the catalog knows of it."""
         found = self._entries(entry.backup, "members.key = ?", entry.key, columns=_WHOLE)
         for full, whole in found:
-            extents = self.connection.execute(
+            extents = self._ask(
                 "SELECT start, length, archive_offset, disk_offset FROM extents"
                 " WHERE member = ? ORDER BY start",
                 (entry.key,),
@@ -234,14 +238,14 @@ class Queries:
     def folders(self, backup: Backup, path: str = "") -> Sequence[str]:
         """Return the paths of the folders in a folder that members lie in, sorted."""
         folder = self._folder(backup, path.replace("\\", "/").strip("/"))
-        found = self.connection.execute("SELECT path FROM folders WHERE parent = ?", (folder,))
+        found = self._ask("SELECT path FROM folders WHERE parent = ?", (folder,))
         return sorted(each for (each,) in found)
 
     def at(self, backup: Backup, path: str) -> Sequence[Entry]:
         """Return the members with this path: a file, its streams; empty if there is none."""
         folder, name = rows.split_path(path)
         key = self._folder(backup, folder)
-        for same in ("name = CAST(? AS TEXT)", "fold(name) = fold(CAST(? AS TEXT))"):
+        for same in ("name = CAST(? AS TEXT)", "fold(CAST(name AS BLOB)) = fold(?)"):
             found = self._entries(
                 backup,
                 f"members.folder = ? AND {same} ORDER BY stream, members.key",
@@ -264,11 +268,11 @@ class Queries:
             text = f"CASE path WHEN '' THEN '' ELSE path || '/' END || {text}"
         match = re.compile(fnmatch.translate(pattern.strip("/").casefold())).match
         for backup in self.backups() if backups is None else backups:
-            self.connection.create_function("hit", 1, lambda each: bool(match(each.casefold())))
+            self.connection.create_function("hit", 1, lambda raw: bool(match(_text(raw))))
             # All of a backup at once: whoever uses the answers may look for something else.
             found = self._entries(
                 backup,
-                f"members.key BETWEEN ? AND ? AND hit({text}) ORDER BY members.key",
+                f"members.key BETWEEN ? AND ? AND hit(CAST({text} AS BLOB)) ORDER BY members.key",
                 *bounds("members", self._key(backup)),
             )
             yield from [entry for entry, _ in found]
@@ -280,7 +284,7 @@ class Queries:
 
     def digests(self, backup: Backup) -> Sequence[Digest]:
         """Return the digests of ranges of an archive, in its order."""
-        found = self.connection.execute(
+        found = self._ask(
             "SELECT archive_offset, length, sha256 FROM digests WHERE backup = ?"
             " ORDER BY archive_offset",
             (self._key(backup),),
@@ -289,21 +293,19 @@ class Queries:
 
     def _folder(self, backup: Backup, path: str) -> int | None:
         low, high = bounds("members", self._key(backup))
-        for condition in ("path = CAST(? AS TEXT)", "fold(path) = fold(CAST(? AS TEXT))"):
-            found = self.connection.execute(
+        for condition in ("path = CAST(? AS TEXT)", "fold(CAST(path AS BLOB)) = fold(?)"):
+            for (key,) in self._ask(
                 f"SELECT key FROM folders WHERE {condition} AND key BETWEEN ? AND ?",
                 (rows.encode_text(path), low, high),
-            ).fetchone()
-            if found is not None:
-                key: int = found[0]
-                return key
+            ):
+                return int(key)
         return None
 
     def _entries(
         self, backup: Backup, condition: str, *values: object, columns: str = "NULL"
     ) -> Iterator[tuple[Entry, tuple[object, ...]]]:
         listed = 3 + len(rows.LISTED_COLUMNS)
-        found = self.connection.execute(
+        found = self._ask(
             f"SELECT members.key, folders.path, members.name, {_LISTED}, {columns}"
             f" FROM members JOIN folders ON folders.key = members.folder WHERE {condition}",
             values,
@@ -313,5 +315,10 @@ class Queries:
             yield Entry(backup, row[0], member), row[listed:]
 
 
-def _fold(text: str | None) -> str | None:
-    return None if text is None else text.casefold()
+# Functions of ours get and return blobs: not every name can be handed to Python as a text.
+def _text(raw: bytes) -> str:
+    return rows.decode_text(raw).casefold()
+
+
+def _fold(raw: bytes) -> bytes:
+    return rows.encode_text(_text(raw))

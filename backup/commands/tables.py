@@ -1,0 +1,100 @@
+"""How the verbs of the catalog show what they found: tables for people, JSON for programs.
+
+Names come from disks and tapes of anyone. What a terminal might obey is shown escaped.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from serverfree.backup.catalog.facts import Backup, Entry
+from serverfree.backup.catalog.store import default_path
+
+_NANOSECONDS = 10**9
+_PIPE_WIDTH = 100_000  # nobody looks: no line is broken
+
+
+def add_catalog(parser: argparse.ArgumentParser) -> None:
+    """The catalog that a verb is about."""
+    parser.add_argument(
+        "--catalog", type=Path, metavar="FILE", help=f"default: this user's, {default_path()}"
+    )
+
+
+def printable(text: str) -> str:
+    """Return a name with control characters, and what is no character, as escapes."""
+    if text.isprintable():
+        return text
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
+    )
+
+
+def moment(nanoseconds: int | None, *, short: bool = False) -> str:
+    """Return a time as UTC, to the second or, short, to the minute; empty for None."""
+    if nanoseconds is None:
+        return ""
+    try:
+        at = datetime.fromtimestamp(nanoseconds // _NANOSECONDS, UTC)
+    except (ValueError, OverflowError, OSError):
+        return "?"  # a file system may say any year
+    return f"{at:%Y-%m-%d %H:%M}" if short else f"{at:%Y-%m-%dT%H:%M:%SZ}"
+
+
+def backup_facts(backup: Backup) -> dict[str, Any]:
+    """Return a backup for JSON."""
+    facts = asdict(backup.facts) | {"mode": backup.facts.mode.value}
+    return {
+        "backup": backup.id,
+        **facts,
+        "created": moment(backup.facts.created),
+        "state": backup.state.value,
+        "finished": moment(backup.finished) or None,
+        "blocks": backup.blocks,
+        "size": backup.size,
+        "warnings": list(backup.warnings),
+        "report": dict(backup.report),
+    }
+
+
+def entry_facts(entry: Entry) -> dict[str, Any]:
+    """Return a member for JSON; names that are no Unicode are given with escapes."""
+    member = entry.member
+    return {
+        "backup": entry.backup.id,
+        "path": member.path,
+        "stream": member.stream,
+        "kind": member.kind.value,
+        "size": member.size,
+        "modified": moment(member.modified),
+        "number": member.number,
+        "link_target": member.link_target or None,
+        "header_offset": member.header_offset if member.end_offset else None,
+        "server_bytes": member.server_bytes,
+        "damage": member.damage or None,
+    }
+
+
+def print_table(columns: Sequence[str], lines: Iterable[Sequence[str]]) -> None:
+    """Print a table; a column whose name ends with `>` is set to the right."""
+    # Imported here: it takes longer than asking the catalog.
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
+    for name in columns:
+        table.add_column(
+            name.removesuffix(">"),
+            justify="right" if name.endswith(">") else "left",
+            no_wrap=name != columns[-1],
+            overflow="fold",
+        )
+    for line in lines:
+        table.add_row(*(Text(printable(each)) for each in line))
+    console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH, soft_wrap=False)
+    console.print(table)
