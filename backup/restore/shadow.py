@@ -27,7 +27,7 @@ class Shadow:
 
     def __init__(self, folder: Path, device: Device, extents: Iterable[tuple[int, int]]) -> None:
         self.path, self._pristine_path = folder / "shadow", folder / "pristine"
-        self.size = device.size
+        self.size, self.block_length = device.size, device.block_length
         self.copied = 0
         self._work = self._create(self.path)
         self._pristine = self._create(self._pristine_path)

@@ -67,7 +67,7 @@ class Workshop:
             )
             try:
                 self._wait_for_mount(process, place, log.name)
-                yield Mounted(os.fsencode(place))
+                yield Mounted(place)
             finally:
                 self._end(process, place)
 
@@ -116,8 +116,8 @@ class Workshop:
 
     def _try_allocate(self, path: str, stream: str, offset: int, length: int) -> bool:
         # The name of a stream is taken only with a word behind it.
-        which = [_DATA, encode(stream), "x"] if stream else []
-        command = [
+        which: list[str | bytes] = [_DATA, encode(stream), "x"] if stream else []
+        command: list[str | bytes | Path] = [
             self._allocate, "-o", str(offset), "-l", str(length), self.image, encode(path), *which,
         ]  # fmt: skip
         done = subprocess.run(
@@ -149,10 +149,14 @@ def encode(name: str) -> bytes:
 class Mounted:
     """A mounted volume: where its files are for this machine."""
 
-    def __init__(self, root: bytes) -> None:
-        self._root = root
+    def __init__(self, root: Path) -> None:
+        self._root = os.fsencode(root)
 
-    def at(self, path: str, stream: str = "") -> bytes:
+    def at(self, path: str, stream: str = "") -> Path:
         """Return where a file lies, or one of its streams."""
         place = self._root + b"/" + encode(path) if path else self._root
-        return place + b":" + encode(stream) if stream else place
+        return Path(os.fsdecode(place + b":" + encode(stream) if stream else place))
+
+    def truncate(self, path: str, stream: str, size: int) -> None:
+        """Give a stream another length; what is added is a hole."""
+        os.truncate(self.at(path, stream), size)

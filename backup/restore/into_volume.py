@@ -1,0 +1,367 @@
+"""Files into an NTFS volume, of any size and cluster size, their content past the server.
+
+1. A shadow of the volume's metadata is made here; all that follows until 5 changes only that.
+2. NTFS-3G creates names and streams in it and gives the streams clusters.
+3. Those clusters, free on the volume, are filled: by the copy manager from the tape.
+4. Valid lengths, attributes, times: the shadow is what the volume is to be.
+5. What has changed goes to the volume, in an order that forgives a crash (`writeback`).
+
+Whatever happens before 5, the volume is as it was, in all that it uses.
+"""
+
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from serverfree.backup.files import File, Stream
+from serverfree.backup.ntfs.clusters import compressed
+from serverfree.backup.ntfs.mft import MasterFileTable
+from serverfree.backup.ntfs.volume import Volume
+from serverfree.backup.pieces import ToDisk
+from serverfree.backup.restore.archive_bytes import ArchiveBytes
+from serverfree.backup.restore.creation import Created, Work, create, write_stream
+from serverfree.backup.restore.finishing import finish, times_of
+from serverfree.backup.restore.placement import Placement, place_stream
+from serverfree.backup.restore.records import Changes, change_records
+from serverfree.backup.restore.report import RestoreReport
+from serverfree.backup.restore.shadow import Shadow
+from serverfree.backup.restore.target import Target, TargetPart
+from serverfree.backup.restore.volume_layout import layout_of
+from serverfree.backup.restore.wanted import RestoreError, WantedFile, WantedStream
+from serverfree.backup.restore.workshop import NoSpace, Workshop
+from serverfree.backup.restore.writeback import Phase, Ranges, write_back
+
+_SPARSE_OR_COMPRESSED = 0x0200 | 0x0800  # of ntfs_attrib
+
+
+class Mover(Protocol):
+    """Whoever fills clusters of the disk from the archive."""
+
+    def move(self, wanted: Sequence[ToDisk]) -> None:
+        """Copy the pieces; they are on the disk when this returns. Raises RestoreError and more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """How files are to be restored. `step` hears what is being done, for people and for tests."""
+
+    overwrite: bool = False
+    force: bool = False
+    step: Callable[[str], None] = lambda what: None
+
+
+def restore_files(
+    disk: Target,
+    start: int,
+    wanted: Sequence[WantedFile],
+    archive: ArchiveBytes,
+    mover: Mover,
+    report: RestoreReport,
+    wishes: Wishes,
+) -> None:
+    """Restore files into the volume that begins at byte `start` of a disk.
+
+    Raises RestoreError, NtfsError, and what the disk and the mover raise; the volume is as it was
+    then, unless the message says otherwise.
+    """
+    with tempfile.TemporaryDirectory(prefix="serverfree-restore-") as folder:
+        _Restore(Path(folder), disk, start, archive, mover, report, wishes).run(wanted)
+
+
+class _Restore:
+    def __init__(
+        self,
+        folder: Path,
+        disk: Target,
+        start: int,
+        archive: ArchiveBytes,
+        mover: Mover,
+        report: RestoreReport,
+        wishes: Wishes,
+    ) -> None:
+        self._folder, self._disk, self._start = folder, disk, start
+        self._archive, self._mover = archive, mover
+        self._report, self._wishes = report, wishes
+        volume = Volume.open(disk, start)
+        refuse_unclean(volume, force=wishes.force)
+        self._boot = volume.boot
+        self._metadata = volume.metadata()
+        self._target = TargetPart(disk, start, min(volume.boot.size, disk.size - start))
+
+    def run(self, wanted: Sequence[WantedFile]) -> None:
+        step = self._wishes.step
+        workshop = Workshop(self._folder / "shadow", self._boot.cluster_size)
+        step("copying the volume's metadata")
+        with Shadow(self._folder, self._target, self._metadata) as shadow:
+            self._report.metadata_read += shadow.copied
+            before = Volume.open(shadow)
+            used = Ranges(before.used())
+            self._check_room(before, wanted)
+            step("creating files")
+            created = self._create(workshop, wanted)
+            step("allocating clusters")
+            self._allocate(workshop, created.works)
+            found = _find(shadow, {work.path for work in created.works})
+            placement, resident = self._place(created.works, found)
+            self._check_free(placement, used)
+            step("moving content")
+            self._fill(placement)
+            step("finishing metadata")
+            self._complete(workshop, shadow, created, found, resident)
+            step("writing metadata")
+            layout = layout_of(shadow, used)
+            self._report.metadata_written += write_back(shadow, self._target, layout, self._phase)
+        self._report.skipped += created.skipped
+        self._count(created.works)
+
+    def _phase(self, phase: Phase) -> None:
+        self._wishes.step(f"writing metadata: {phase.name.lower()}")
+
+    # ------------------------------------------------------------------ names and clusters
+
+    def _check_room(self, volume: Volume, wanted: Sequence[WantedFile]) -> None:
+        """Refuse early what cannot fit."""
+        cluster = self._boot.cluster_size
+        taken = sum(length for _, length in volume.used())
+        free = self._boot.size - taken
+        needed = sum(
+            -(-piece.length // cluster) * cluster
+            for file in wanted
+            for stream in file.streams
+            for piece in stream.data()
+        )
+        if needed > free:
+            raise NoSpace(f"the volume has {free} bytes free, at least {needed} are needed")
+
+    def _create(self, workshop: Workshop, wanted: Sequence[WantedFile]) -> Created:
+        mount = workshop.mounted(*_options(self._wishes))
+        with mount as mounted:
+            return create(mounted, wanted, self._content, overwrite=self._wishes.overwrite)
+
+    def _content(self, stream: WantedStream) -> bytes | None:
+        """Bring what cannot be copied as blocks: it is small, or has to be decompressed."""
+        if stream.content is not None:
+            self._report.through_server("resident", len(stream.content))
+            return stream.content
+        if not stream.compression_unit:
+            return None
+        plain = Stream(
+            stream.name,
+            stream.size,
+            stream.valid,
+            extents=tuple(self._archive.extents(stream.pieces)),
+            compressed=True,
+            compression_unit=stream.compression_unit,
+        )
+        data = b"".join(compressed(self._archive, plain))
+        self._report.through_server("compressed", len(data))
+        return data
+
+    def _allocate(self, workshop: Workshop, works: Sequence[Work]) -> None:
+        grown: list[tuple[Work, WantedStream]] = []
+        for work in works:
+            for stream in work.streams:
+                end = 0
+                for offset, length in self._ranges(work, stream):
+                    workshop.allocate(work.path, stream.name, offset, length)
+                    end = offset + length
+                if end < stream.size:
+                    grown.append((work, stream))
+        if not grown:
+            return
+        # What has no clusters at its end has a hole there.
+        with workshop.mounted(*_options(self._wishes)) as mounted:
+            for work, stream in grown:
+                mounted.truncate(work.path, stream.name, stream.size)
+
+    def _ranges(self, work: Work, stream: WantedStream) -> list[tuple[int, int]]:
+        """Return (offset, length) of what of a stream is to have clusters, in order.
+
+        Whole clusters, but for the end of the stream. A file that is neither sparse nor compressed
+        has them all, whether they hold something or not.
+        """
+        cluster, size = self._boot.cluster_size, stream.size
+        attributes = int.from_bytes(work.file.attributes.get("ntfs_attrib", b"")[:4], "little")
+        pieces = stream.data()
+        if attributes and not attributes & _SPARSE_OR_COMPRESSED and pieces:
+            return [(0, size)]
+        ranges: list[tuple[int, int]] = []
+        for piece in pieces:
+            first = piece.start // cluster * cluster
+            last = min(-(-(piece.start + piece.length) // cluster) * cluster, size)
+            if ranges and first <= sum(ranges[-1]):
+                ranges[-1] = ranges[-1][0], last - ranges[-1][0]
+            else:
+                ranges.append((first, last - first))
+        return ranges
+
+    # ------------------------------------------------------------------ content
+
+    def _place(
+        self, works: Sequence[Work], found: dict[str, File]
+    ) -> tuple[Placement, list[tuple[Work, WantedStream]]]:
+        """Say what goes where, and which streams lie in their file's record here."""
+        placement = Placement()
+        resident = []
+        for work in works:
+            streams = {each.name: each for each in _record_of(found, work).streams}
+            for stream in work.streams:
+                there = streams.get(stream.name)
+                if there is None or there.size != stream.size:
+                    size = None if there is None else there.size
+                    raise RestoreError(
+                        f"{work.path}: stream {stream.name!r} has {size} bytes in the shadow, "
+                        f"not {stream.size}"
+                    )
+                if there.resident is not None:
+                    resident.append((work, stream))
+                    continue
+                valid = valid_length(stream)
+                place_stream(
+                    stream.data(), there.extents, valid, self._disk.block_length, placement
+                )
+        return placement, resident
+
+    def _check_free(self, placement: Placement, used: Ranges) -> None:
+        """Hold every byte that is to be written against what the volume uses."""
+        for place, length in placement.zeros:
+            if used.meets(place, length):
+                raise RestoreError(f"the clusters at {place} are in use: nothing was written")
+        for move in placement.moves:
+            if used.meets(move.place, move.length):
+                raise RestoreError(f"the clusters at {move.place} are in use: nothing was written")
+
+    def _fill(self, placement: Placement) -> None:
+        started = time.monotonic()
+        for place, length in placement.zeros:
+            self._target.zero(place, length)
+        moves = [
+            ToDisk(move.archive_offset, move.length, self._start + move.place)
+            for move in placement.moves
+        ]
+        moves.sort(key=lambda piece: piece.archive_offset)
+        if moves:
+            self._mover.move(moves)
+        # The content is on stable storage before any metadata leads to it.
+        self._target.flush()
+        self._report.extents += len(moves)
+        self._report.moving_seconds += time.monotonic() - started
+
+    # ------------------------------------------------------------------ metadata
+
+    def _complete(
+        self,
+        workshop: Workshop,
+        shadow: Shadow,
+        created: Created,
+        found: dict[str, File],
+        resident: Sequence[tuple[Work, WantedStream]],
+    ) -> None:
+        numbers = {work.path: found[work.path].number for work in created.works if work.path}
+        changes = Changes()
+        small = {(id(work), stream.name) for work, stream in resident}
+        for work in created.works:
+            for stream in work.streams:
+                if stream.size and (id(work), stream.name) not in small:
+                    changes.valid[numbers[work.path], stream.name] = valid_length(stream)
+        self._change(shadow, changes)
+        at_work = [(work, numbers.get(work.path)) for work in created.works]
+        with workshop.mounted("permissions", *_options(self._wishes)) as mounted:
+            for work, stream in resident:
+                data = self._archive.content(stream)
+                self._report.through_server("resident at the target", len(data))
+                write_stream(mounted, work.path, stream.name, data)
+            overwrite = self._wishes.overwrite
+            self._report.warnings += finish(mounted, created.works, overwrite=overwrite)
+        changes = Changes()
+        for work, number in at_work:
+            times = times_of(work)
+            if number is not None and times and (overwrite or not work.was_there):
+                changes.times[number] = times
+        self._change(shadow, changes)
+        self._check_unmoved(shadow, created.works, found, numbers)
+
+    def _change(self, shadow: Shadow, changes: Changes) -> None:
+        extents = MasterFileTable(shadow, self._boot).extents
+        change_records(shadow, extents, self._boot.record_size, changes)
+
+    def _check_unmoved(
+        self,
+        shadow: Shadow,
+        works: Sequence[Work],
+        found: dict[str, File],
+        numbers: dict[str, int],
+    ) -> None:
+        """See that each stream still has the clusters that were filled, and its valid length."""
+        before = {file.number: file for file in found.values()}
+        now = _find(shadow, {work.path for work in works})
+        for work in works:
+            if not work.streams:
+                continue
+            file = _record_of(now, work)
+            had = {each.name: each for each in before[file.number].streams}
+            has = {each.name: each for each in file.streams}
+            for stream in work.streams:
+                old, new = had[stream.name], has.get(stream.name)
+                if new is None or new.size != stream.size or new.extents != old.extents:
+                    raise RestoreError(f"{work.path}: stream {stream.name!r} was moved")
+                if new.resident is None and stream.size and new.valid != valid_length(stream):
+                    raise RestoreError(f"{work.path}: stream {stream.name!r} is not all valid")
+
+    def _count(self, works: Sequence[Work]) -> None:
+        report = self._report
+        for work in works:
+            if work.file.is_directory:
+                report.directories += 1
+            else:
+                report.files += 1
+            report.streams += len(work.file.streams)
+            for stream in work.file.streams:
+                known = stream.content is not None
+                report.content_bytes += (
+                    len(stream.content or b"")
+                    if known
+                    else sum(piece.length for piece in stream.data())
+                )
+
+
+def valid_length(stream: WantedStream) -> int:
+    """Return how far a stream is content: to the end of its last piece."""
+    pieces = stream.data()
+    return pieces[-1].start + pieces[-1].length if pieces else 0
+
+
+def refuse_unclean(volume: Volume, *, force: bool) -> None:
+    """Raise RestoreError for a volume that is marked dirty, unless forced."""
+    if volume.facts.dirty and not force:
+        raise RestoreError(
+            "the volume is marked dirty: have it checked (chkdsk, or ntfsfix -d), or use --force"
+        )
+
+
+def _options(wishes: Wishes) -> tuple[str, ...]:
+    # An unclean log means that a host was cut off from the volume, or still has it.
+    return () if wishes.force else ("norecover",)
+
+
+def _find(shadow: Shadow, paths: set[str]) -> dict[str, File]:
+    """Return the files of the shadow that have these paths."""
+    found: dict[str, File] = {}
+    volume = Volume.open(shadow)
+    for file in volume.files():
+        for path in file.paths:
+            if path in paths:
+                found[path] = file
+    if "" in paths:
+        found[""] = volume.root
+    return found
+
+
+def _record_of(found: dict[str, File], work: Work) -> File:
+    file = found.get(work.path)
+    if file is None:
+        raise RestoreError(f"{work.path}: not in the shadow, where it was made")
+    return file
