@@ -85,6 +85,8 @@ class ArchiveReader:
                     self._global |= found
                     if self.facts is None:
                         self.facts = pax.facts_of(found.get("comment", b""))
+                    if begin == at - BLOCK:
+                        begin = at + _padded(header.size)  # it is of all that follow
                 case b"L":
                     name = self._body(at, header, _LONGEST_NAME).split(b"\0")[0]
                 case b"K":
