@@ -1,5 +1,6 @@
 """A block store over a file or block device."""
 
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -55,11 +56,14 @@ class FileStore:
             return None  # a file system without mmap: copies do as well
 
     def _can_punch(self) -> bool:
+        before = os.fstat(self._fd)
         try:
             # Behind the end there is nothing to lose, and nothing grows with KEEP_SIZE.
             _fallocate(self._fd, _PUNCH_HOLE | _KEEP_SIZE, self.size, self.granularity)
         except OSError:
             return False
+        with contextlib.suppress(OSError):  # to try is no change of the file
+            os.utime(self._fd, ns=(before.st_atime_ns, before.st_mtime_ns))
         return True
 
     def view(self, offset: int, length: int) -> Buffer:

@@ -40,7 +40,7 @@ class Cancelled(Exception):
     """Whoever waited does not want to any more."""
 
 
-def _pause(cancelled: Event, seconds: float) -> bool:
+def pause_until(cancelled: Event, seconds: float) -> bool:
     return cancelled.wait(min(seconds, threading.TIMEOUT_MAX))
 
 
@@ -56,7 +56,7 @@ class QuietGate:
     def __init__(
         self,
         clock: Callable[[], float] = time.monotonic,
-        pause: Callable[[Event, float], bool] = _pause,
+        pause: Callable[[Event, float], bool] = pause_until,
         last_change: float = float("-inf"),
     ) -> None:
         self.last_change = last_change
