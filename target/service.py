@@ -7,6 +7,8 @@ from contextlib import ExitStack
 from serverfree.datamover.buffers import BufferPool
 from serverfree.datamover.fabric import NetworkFabric
 from serverfree.datamover.manager import CopyManager
+from serverfree.datamover.offload import Offload
+from serverfree.datamover.rod_tokens import RodTokens
 from serverfree.iscsi.chap import Account
 from serverfree.iscsi.names import Portal
 from serverfree.target.access import AccessList
@@ -34,6 +36,7 @@ from serverfree.target.units.base import Unit
 from serverfree.target.units.block import BlockUnit
 from serverfree.target.units.controller import CopyController
 from serverfree.target.units.local_fabric import LocalFabric
+from serverfree.target.units.rod_medium import RodMedium
 from serverfree.target.units.stream import StreamUnit
 
 log = logging.getLogger(__name__)
@@ -52,6 +55,8 @@ class Service:
         self._served: dict[str, Mapping[int, UnitConfig] | MoverConfig] = {}
         self._fabrics: list[NetworkFabric] = []
         self._pool = BufferPool()
+        self._rod_tokens: dict[str, RodTokens] = {}
+        self._api = config.api
         self.snapshots = Snapshots(self._lend_copy_manager)
         """The snapshots of the disks."""
         with ExitStack() as opened:
@@ -76,6 +81,8 @@ class Service:
     def stop(self) -> None:
         """End every connection; everything that was acknowledged is on stable storage then."""
         self.snapshots.close()
+        for tokens in self._rod_tokens.values():
+            tokens.close()
         self._server.stop()
         for fabric in self._fabrics:
             fabric.close()
@@ -178,11 +185,20 @@ class Service:
         fabric = LocalFabric(
             target.name, lambda: list(target.units.values()), permission=target.permission
         )
-        unit.copy_manager = CopyManager(fabric, own_unit=unit.designator, pool=self._pool)
+        tokens = self._rod_tokens.setdefault(target.name, RodTokens(target.name, watch=True))
+        medium = RodMedium(unit) if isinstance(unit, BlockUnit) else None
+        unit.copy_manager = CopyManager(
+            fabric,
+            own_unit=unit.designator,
+            pool=self._pool,
+            offload=Offload(unit.designator, tokens, medium),
+        )
 
     # ---------------------------------------------------------------- changing
 
     def _require_possible(self, config: Config) -> None:
+        if config.api != self._api:
+            raise ConfigError("the address of the management API cannot change while it is served")
         for wanted in config.served:
             served = self._served.get(wanted.iqn)
             if served is None:
@@ -215,7 +231,7 @@ class Service:
         wanted = {one.iqn: one for one in config.served}
         for target in list(self._server.targets):
             if target.name not in wanted:
-                for unit in target.units.values():
+                for unit in list(target.units.values()):  # its snapshots go from there
                     self.snapshots.leave(unit)
                 self._server.remove_target(target.name)
         for iqn, one in wanted.items():

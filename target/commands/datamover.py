@@ -28,7 +28,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="look for units at this portal (SendTargets, REPORT LUNS, VPD page 83h); "
         "may be given more than once",
     )
-    parser.set_defaults(run=run, parser=parser)
+    parser.set_defaults(run=run, parser=parser, api=None, api_public=False)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -6,13 +6,17 @@ import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from serverfree.initiator.commands.common import argument
 from serverfree.iscsi.errors import ProtocolError
 from serverfree.iscsi.names import Portal, normalize_name
-from serverfree.target.config import DEFAULT_PORTAL, Config, ConfigError, parse_api
+from serverfree.target.config import DEFAULT_PORTAL, Config, ConfigError, check_api, parse_api
 from serverfree.target.config_file import load
 from serverfree.target.service import Service
+
+if TYPE_CHECKING:
+    from serverfree.target.api.server import ApiServer
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +56,7 @@ def add_portal_arguments(parser: argparse.ArgumentParser, default_iqn: str) -> N
 
 
 def add_api_arguments(parser: argparse.ArgumentParser) -> None:
-    """Where the management API listens."""
+    """Where the management API listens: `api_of` what comes of them."""
     parser.add_argument(
         "--api",
         type=argument(parse_api),
@@ -70,7 +74,8 @@ def add_api_arguments(parser: argparse.ArgumentParser) -> None:
 def serve(args: argparse.Namespace, from_arguments: Callable[[], Config]) -> int:
     """Serve until SIGTERM or SIGINT, then stop cleanly: all that was acknowledged is on disk.
 
-    Prints a line for each LUN, `URL<tab>kind<tab>NAME`, and then `ready`. At SIGHUP the
+    Prints a line for each LUN, `URL<tab>kind<tab>NAME`, with the management API one for that
+    (`URL<tab>api<tab>management`), and then `ready`. At SIGHUP the
     configuration file is read again; if it cannot be, that is logged and nothing changes.
     """
     logging.basicConfig(
@@ -80,13 +85,24 @@ def serve(args: argparse.Namespace, from_arguments: Callable[[], Config]) -> int
     # Before any thread starts: they inherit it, and the signals come to `sigwait` alone.
     signal.pthread_sigmask(signal.SIG_BLOCK, _STOP | {_RELOAD})
     config = from_arguments() if args.config is None else _from_file(args)
+    token = None if config.api is None else _token()
     service = Service(config)
-    service.start()
-    _announce(service)
+    api = None
+    try:
+        service.start()
+        if config.api is not None and token is not None:
+            api = _start_api(service, config.api, token)
+    except OSError:
+        service.stop()
+        raise
+    _announce(service, api)
     # Without a file to read again SIGHUP is what it always was: the terminal has gone.
     while (caught := signal.sigwait(_STOP | {_RELOAD})) == _RELOAD and args.config is not None:
         _reload(service, args)
     log.info("%s: stopping", signal.Signals(caught).name)
+    service.snapshots.close()  # who waits for one is told so
+    if api is not None:
+        api.stop()
     service.stop()
     return 0
 
@@ -94,7 +110,19 @@ def serve(args: argparse.Namespace, from_arguments: Callable[[], Config]) -> int
 def _from_file(args: argparse.Namespace) -> Config:
     """Read the configuration file; the command line fills up what it does not say."""
     config = load(args.config, tuple(args.portal or (DEFAULT_PORTAL,)))
-    return replace(config, advertise=config.advertise or tuple(args.advertise or ()))
+    return replace(
+        config,
+        advertise=config.advertise or tuple(args.advertise or ()),
+        api=config.api or api_of(args),
+    )
+
+
+def api_of(args: argparse.Namespace) -> Portal | None:
+    """Return where the command line wants the management API. Raises ConfigError."""
+    if args.api is not None:
+        check_api(args.api, public=args.api_public, where="--api")
+    api: Portal | None = args.api
+    return api
 
 
 def _reload(service: Service, args: argparse.Namespace) -> None:
@@ -106,8 +134,25 @@ def _reload(service: Service, args: argparse.Namespace) -> None:
         log.warning("%s: reloaded", args.config)
 
 
-def _announce(service: Service) -> None:
+def _token() -> str:
+    from serverfree.target.api.server import token_from_environment
+
+    return token_from_environment()
+
+
+def _start_api(service: Service, portal: Portal, token: str) -> "ApiServer":
+    # Imported here: a target without it stays as small as it is.
+    from serverfree.target.api.server import ApiServer
+
+    api = ApiServer(service, portal, token)
+    api.start()
+    return api
+
+
+def _announce(service: Service, api: "ApiServer | None") -> None:
     for target in service.targets:
         for lun, unit in sorted(target.units.items()):
             print(service.url(target, lun), unit.kind, unit.name, sep="\t")
+    if api is not None:
+        print(api.url, "api", "management", sep="\t")
     print("ready", flush=True)

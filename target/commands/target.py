@@ -3,7 +3,7 @@
 import argparse
 
 from serverfree.initiator.commands.common import argument
-from serverfree.target.commands.serve import add_portal_arguments, serve
+from serverfree.target.commands.serve import add_api_arguments, add_portal_arguments, api_of, serve
 from serverfree.target.config import (
     DEFAULT_PORTAL,
     Config,
@@ -33,8 +33,10 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         dest="units",
         action="append",
         type=argument(DiskConfig.parse),
-        metavar="NAME=PATH[,size=S][,block=512|4096][,thin][,readonly]",
-        help="a disk over a file or block device; size= creates a missing file",
+        metavar="NAME=PATH[,size=S][,block=512|4096][,thin][,readonly]"
+        "[,quiet=S][,quiet-timeout=S][,snapshots=DIR]",
+        help="a disk over a file or block device; size= creates a missing file; a snapshot waits "
+        "for quiet= seconds without a write (3), for quiet-timeout= at the most (80)",
     )
     parser.add_argument(
         "--tape",
@@ -44,6 +46,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         metavar="NAME=DIR[,capacity=S]",
         help="a tape drive with the cartridge in that folder; capacity= creates a missing one",
     )
+    add_api_arguments(parser)
     parser.set_defaults(run=run, parser=parser)
 
 
@@ -66,4 +69,5 @@ def _config(args: argparse.Namespace, units: dict[int, UnitConfig]) -> Config:
         targets=(TargetConfig(args.iqn or DEFAULT_IQN, units),),
         portals=tuple(args.portal or (DEFAULT_PORTAL,)),
         advertise=tuple(args.advertise or ()),
+        api=api_of(args),
     )
