@@ -33,6 +33,10 @@ class Work:
     streams: list[WantedStream] = field(default_factory=list)
 
 
+Allocate = Callable[[Mounted, Work, WantedStream], None]
+"""Gives a stream, which is empty, its size and clusters, or sees to it that it gets them."""
+
+
 @dataclass(slots=True)
 class Created:
     """What the session came to."""
@@ -42,7 +46,12 @@ class Created:
 
 
 def create(
-    mounted: Mounted, wanted: Iterable[WantedFile], content: Content, *, overwrite: bool
+    mounted: Mounted,
+    wanted: Iterable[WantedFile],
+    content: Content,
+    allocate: Allocate,
+    *,
+    overwrite: bool,
 ) -> Created:
     """Create everything that is wanted; what one file cannot have is told and the rest goes on.
 
@@ -61,7 +70,7 @@ def create(
             make = _create_directory if file.is_directory else _create_file
             work = make(mounted, file, number)
             created.works.append(work)
-            _create_streams(mounted, work, content)
+            _create_streams(mounted, work, content, allocate)
         except OSError as error:
             if error.errno == errno.ENOSPC:
                 raise NoSpace(f"no space for {file.path} in the file system's metadata") from error
@@ -131,15 +140,15 @@ def _create_file(mounted: Mounted, file: WantedFile, number: int) -> Work:
     return work
 
 
-def _create_streams(mounted: Mounted, work: Work, content: Content) -> None:
+def _create_streams(mounted: Mounted, work: Work, content: Content, allocate: Allocate) -> None:
     for stream in work.file.streams:
         known = content(stream)
+        if known or stream.name:  # a file's own stream is there already
+            write_stream(mounted, work.path, stream.name, known or b"")
         if known is None:
             work.streams.append(stream)
-            known = b""
-        if not known and not stream.name:
-            continue  # there already, empty
-        write_stream(mounted, work.path, stream.name, known)
+            if stream.size:
+                allocate(mounted, work, stream)
 
 
 def write_stream(mounted: Mounted, path: str, stream: str, data: bytes) -> None:

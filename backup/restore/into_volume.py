@@ -21,10 +21,12 @@ from serverfree.backup.ntfs.clusters import compressed
 from serverfree.backup.ntfs.mft import MasterFileTable
 from serverfree.backup.ntfs.volume import Volume
 from serverfree.backup.pieces import ToDisk
+from serverfree.backup.restore.allocation import Allocator
 from serverfree.backup.restore.archive_bytes import ArchiveBytes
 from serverfree.backup.restore.creation import Created, Work, create, write_stream
 from serverfree.backup.restore.finishing import finish, times_of
 from serverfree.backup.restore.placement import Placement, place_stream
+from serverfree.backup.restore.ranges import Ranges
 from serverfree.backup.restore.records import Changes, change_records
 from serverfree.backup.restore.report import RestoreReport
 from serverfree.backup.restore.shadow import Shadow
@@ -32,9 +34,7 @@ from serverfree.backup.restore.target import Target, TargetPart
 from serverfree.backup.restore.volume_layout import layout_of
 from serverfree.backup.restore.wanted import RestoreError, WantedFile, WantedStream
 from serverfree.backup.restore.workshop import NoSpace, Workshop
-from serverfree.backup.restore.writeback import Phase, Ranges, write_back
-
-_SPARSE_OR_COMPRESSED = 0x0200 | 0x0800  # of ntfs_attrib
+from serverfree.backup.restore.writeback import Phase, write_back
 
 
 class Mover(Protocol):
@@ -95,25 +95,28 @@ class _Restore:
         step = self._wishes.step
         workshop = Workshop(self._folder / "shadow", self._boot.cluster_size)
         step("copying the volume's metadata")
-        with Shadow(self._folder, self._target, self._metadata) as shadow:
+        with Shadow(self._folder, self._target, self._metadata, self._boot.cluster_size) as shadow:
             self._report.metadata_read += shadow.copied
             before = Volume.open(shadow)
             used = Ranges(before.used())
             self._check_room(before, wanted)
             step("creating files")
-            created = self._create(workshop, wanted)
+            allocator = Allocator(workshop, self._boot.cluster_size)
+            created = self._create(workshop, allocator, wanted)
             step("allocating clusters")
-            self._allocate(workshop, created.works)
+            allocator.later(*_options(self._wishes))
             found = _find(shadow, {work.path for work in created.works})
             placement, resident = self._place(created.works, found)
             self._check_free(placement, used)
             step("moving content")
             self._fill(placement)
             step("finishing metadata")
-            self._complete(workshop, shadow, created, found, resident)
+            ours = self._complete(workshop, shadow, created, found, resident)
             step("writing metadata")
-            layout = layout_of(shadow, used)
-            self._report.metadata_written += write_back(shadow, self._target, layout, self._phase)
+            layout = layout_of(shadow, used, ours)
+            written = write_back(shadow, self._target, layout, self._phase)
+            # What is in the shadow of content was counted when it was brought.
+            self._report.metadata_written += written - sum(length for _, length in ours)
         self._report.skipped += created.skipped
         self._count(created.works)
 
@@ -136,10 +139,13 @@ class _Restore:
         if needed > free:
             raise NoSpace(f"the volume has {free} bytes free, at least {needed} are needed")
 
-    def _create(self, workshop: Workshop, wanted: Sequence[WantedFile]) -> Created:
-        mount = workshop.mounted(*_options(self._wishes))
-        with mount as mounted:
-            return create(mounted, wanted, self._content, overwrite=self._wishes.overwrite)
+    def _create(
+        self, workshop: Workshop, allocator: Allocator, wanted: Sequence[WantedFile]
+    ) -> Created:
+        with workshop.mounted(*_options(self._wishes)) as mounted:
+            return create(
+                mounted, wanted, self._content, allocator.now, overwrite=self._wishes.overwrite
+            )
 
     def _content(self, stream: WantedStream) -> bytes | None:
         """Bring what cannot be copied as blocks: it is small, or has to be decompressed."""
@@ -159,44 +165,6 @@ class _Restore:
         data = b"".join(compressed(self._archive, plain))
         self._report.through_server("compressed", len(data))
         return data
-
-    def _allocate(self, workshop: Workshop, works: Sequence[Work]) -> None:
-        grown: list[tuple[Work, WantedStream]] = []
-        for work in works:
-            for stream in work.streams:
-                end = 0
-                for offset, length in self._ranges(work, stream):
-                    workshop.allocate(work.path, stream.name, offset, length)
-                    end = offset + length
-                if end < stream.size:
-                    grown.append((work, stream))
-        if not grown:
-            return
-        # What has no clusters at its end has a hole there.
-        with workshop.mounted(*_options(self._wishes)) as mounted:
-            for work, stream in grown:
-                mounted.truncate(work.path, stream.name, stream.size)
-
-    def _ranges(self, work: Work, stream: WantedStream) -> list[tuple[int, int]]:
-        """Return (offset, length) of what of a stream is to have clusters, in order.
-
-        Whole clusters, but for the end of the stream. A file that is neither sparse nor compressed
-        has them all, whether they hold something or not.
-        """
-        cluster, size = self._boot.cluster_size, stream.size
-        attributes = int.from_bytes(work.file.attributes.get("ntfs_attrib", b"")[:4], "little")
-        pieces = stream.data()
-        if attributes and not attributes & _SPARSE_OR_COMPRESSED and pieces:
-            return [(0, size)]
-        ranges: list[tuple[int, int]] = []
-        for piece in pieces:
-            first = piece.start // cluster * cluster
-            last = min(-(-(piece.start + piece.length) // cluster) * cluster, size)
-            if ranges and first <= sum(ranges[-1]):
-                ranges[-1] = ranges[-1][0], last - ranges[-1][0]
-            else:
-                ranges.append((first, last - first))
-        return ranges
 
     # ------------------------------------------------------------------ content
 
@@ -259,7 +227,8 @@ class _Restore:
         created: Created,
         found: dict[str, File],
         resident: Sequence[tuple[Work, WantedStream]],
-    ) -> None:
+    ) -> list[tuple[int, int]]:
+        """Make the shadow what the volume is to be; return the clusters of content in it."""
         numbers = {work.path: found[work.path].number for work in created.works if work.path}
         changes = Changes()
         small = {(id(work), stream.name) for work, stream in resident}
@@ -282,34 +251,39 @@ class _Restore:
             if number is not None and times and (overwrite or not work.was_there):
                 changes.times[number] = times
         self._change(shadow, changes)
-        self._check_unmoved(shadow, created.works, found, numbers)
+        return self._check_unmoved(shadow, created.works, found)
 
     def _change(self, shadow: Shadow, changes: Changes) -> None:
         extents = MasterFileTable(shadow, self._boot).extents
         change_records(shadow, extents, self._boot.record_size, changes)
 
     def _check_unmoved(
-        self,
-        shadow: Shadow,
-        works: Sequence[Work],
-        found: dict[str, File],
-        numbers: dict[str, int],
-    ) -> None:
-        """See that each stream still has the clusters that were filled, and its valid length."""
+        self, shadow: Shadow, works: Sequence[Work], found: dict[str, File]
+    ) -> list[tuple[int, int]]:
+        """See that each stream still has the clusters that were filled, and its valid length.
+
+        Return the clusters of those that were written into the shadow.
+        """
         before = {file.number: file for file in found.values()}
         now = _find(shadow, {work.path for work in works})
+        ours: list[tuple[int, int]] = []
         for work in works:
-            if not work.streams:
-                continue
             file = _record_of(now, work)
+            copied = {stream.name: stream for stream in work.streams}
             had = {each.name: each for each in before[file.number].streams}
-            has = {each.name: each for each in file.streams}
-            for stream in work.streams:
-                old, new = had[stream.name], has.get(stream.name)
-                if new is None or new.size != stream.size or new.extents != old.extents:
+            for new in file.streams:
+                stream = copied.pop(new.name, None)
+                if stream is None:
+                    if any(each.name == new.name for each in work.file.streams):
+                        ours += [(each.place, each.length) for each in new.extents]
+                    continue
+                if new.size != stream.size or new.extents != had[new.name].extents:
                     raise RestoreError(f"{work.path}: stream {stream.name!r} was moved")
                 if new.resident is None and stream.size and new.valid != valid_length(stream):
                     raise RestoreError(f"{work.path}: stream {stream.name!r} is not all valid")
+            if copied:
+                raise RestoreError(f"{work.path}: stream {next(iter(copied))!r} is gone")
+        return ours
 
     def _count(self, works: Sequence[Work]) -> None:
         report = self._report
@@ -320,12 +294,10 @@ class _Restore:
                 report.files += 1
             report.streams += len(work.file.streams)
             for stream in work.file.streams:
-                known = stream.content is not None
-                report.content_bytes += (
-                    len(stream.content or b"")
-                    if known
-                    else sum(piece.length for piece in stream.data())
-                )
+                if stream.content is not None or stream.compression_unit:
+                    report.content_bytes += stream.size
+                else:
+                    report.content_bytes += sum(piece.length for piece in stream.data())
 
 
 def valid_length(stream: WantedStream) -> int:

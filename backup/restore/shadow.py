@@ -1,7 +1,8 @@
 """A local shadow of a volume: all that it keeps about itself, nothing of its files' content.
 
 Programs that change a volume work on the shadow, while nothing on the volume changes. What they
-have changed is found by comparing the shadow with the copy that was made beside it.
+have changed is found by comparing the shadow with the copy that was made beside it. What
+the shadow does not hold reads as zeros there and is never written back.
 """
 
 import errno
@@ -12,9 +13,10 @@ from types import TracebackType
 from typing import Self
 
 from serverfree.backup.device import Device
+from serverfree.backup.restore.ranges import Ranges
 from serverfree.backup.restore.wanted import RestoreError
 
-STEP = 4096  # what is compared at a time: no block of a disk is larger
+_STEP = 4096  # what is compared at a time, at most: no block of a disk is larger
 PIECE = 1 << 20
 
 
@@ -25,13 +27,18 @@ class Shadow:
     lie in `folder` and go with it.
     """
 
-    def __init__(self, folder: Path, device: Device, extents: Iterable[tuple[int, int]]) -> None:
+    def __init__(
+        self, folder: Path, device: Device, extents: Iterable[tuple[int, int]], cluster: int
+    ) -> None:
         self.path, self._pristine_path = folder / "shadow", folder / "pristine"
         self.size, self.block_length = device.size, device.block_length
+        self.step = min(_STEP, cluster)
         self.copied = 0
+        copied = list(extents)
+        self._known = Ranges(copied)
         self._work = self._create(self.path)
         self._pristine = self._create(self._pristine_path)
-        for offset, length in extents:
+        for offset, length in copied:
             for at in range(offset, offset + length, PIECE):
                 data = device.read_at(at, min(PIECE, offset + length - at))
                 for file in (self._work, self._pristine):
@@ -63,48 +70,38 @@ class Shadow:
         """Change the shadow."""
         _write(self._work, data, offset)
 
-    def differences(self) -> Iterator[tuple[int, bytes]]:
-        """Yield (offset, data) of what has changed, in order, at most PIECE at a time.
+    def differences(self, extents: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+        """Yield (offset, length) of what of some extents, whole clusters, is not as on the volume.
 
-        Offsets are whole STEPs; so are lengths, but at the end of the volume.
+        What was not copied from there counts as different, whatever it holds. Both are whole
+        steps: clusters, but of large ones a part.
         """
-        for offset, length in self._data_extents():
-            at, run_at, run = offset, offset, bytearray()
-            while at < offset + length:
-                now = self.read_at(at, min(PIECE, offset + length - at))
-                before = self.pristine(at, len(now))
-                if now == before:
-                    steps: range = range(0)
-                else:
-                    steps = range(0, len(now), STEP)
-                for step in steps:
-                    if now[step : step + STEP] == before[step : step + STEP]:
+        for offset, length in extents:
+            run_at = run = 0
+            for at in range(offset, offset + length, PIECE):
+                size = min(PIECE, offset + length - at)
+                for start in self._steps(at, size):
+                    if run_at + run == start:
+                        run += min(self.step, offset + length - start)
                         continue
-                    if run and (run_at + len(run) != at + step or len(run) >= PIECE):
-                        yield run_at, bytes(run)
-                        run.clear()
-                    if not run:
-                        run_at = at + step
-                    run += now[step : step + STEP]
-                at += len(now)
+                    if run:
+                        yield run_at, run
+                    run_at, run = start, min(self.step, offset + length - start)
             if run:
-                yield run_at, bytes(run)
+                yield run_at, run
 
-    def _data_extents(self) -> Iterator[tuple[int, int]]:
-        """Yield the ranges that were ever written, widened to whole STEPs."""
-        at = 0
-        while at < self.size:
-            try:
-                start = os.lseek(self._work, at, os.SEEK_DATA)
-            except OSError as error:
-                if error.errno == errno.ENXIO:
-                    return
-                raise
-            end = os.lseek(self._work, start, os.SEEK_HOLE)
-            start = max(at, start // STEP * STEP)
-            end = min(-(-end // STEP) * STEP, self.size)
-            yield start, end - start
-            at = end
+    def _steps(self, at: int, size: int) -> Iterator[int]:
+        """Yield where each step begins that is not as on the volume."""
+        now, before = self.read_at(at, size), self.pristine(at, size)
+        known = self._known.covers(at, size)
+        if known and now == before:
+            return
+        for step in range(0, size, self.step):
+            if (known or self._known.covers(at + step, min(self.step, size - step))) and now[
+                step : step + self.step
+            ] == before[step : step + self.step]:
+                continue
+            yield at + step
 
     def __enter__(self) -> Self:
         return self

@@ -9,20 +9,23 @@ from serverfree.backup.ntfs.boot import Boot
 from serverfree.backup.ntfs.mft import MasterFileTable
 from serverfree.backup.ntfs.runs import join
 from serverfree.backup.ntfs.volume import BITMAP, LOGFILE, Volume
+from serverfree.backup.restore.ranges import Range, Ranges
 from serverfree.backup.restore.shadow import Shadow
-from serverfree.backup.restore.writeback import Layout, Ranges
+from serverfree.backup.restore.writeback import Layout
 
 _MFT = 0
 
 
-def layout_of(shadow: Shadow, used: Ranges) -> Layout:
-    """Read from the shadow where the $MFT, the bitmaps and the log lie."""
-    boot = Volume.open(shadow).boot
+def layout_of(shadow: Shadow, used: Ranges, content: Iterable[Range]) -> Layout:
+    """Read from the shadow where everything lies. `content` is what of it is content."""
+    volume = Volume.open(shadow)
+    boot = volume.boot
     table = MasterFileTable(shadow, boot)
     bitmaps = _stream(table, boot, BITMAP, Type.DATA) + _stream(table, boot, _MFT, Type.BITMAP)
     return Layout(
         boot,
         used,
+        written=Ranges([*volume.metadata(), *content]),
         log=Ranges(_stream(table, boot, LOGFILE, Type.DATA)),
         bitmaps=Ranges(bitmaps),
         records=Ranges(_ranges(table.extents)),

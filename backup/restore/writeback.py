@@ -4,36 +4,17 @@ A crash at any point leaves the volume as it was, or marked to be checked: what 
 goes first, then the mark, then what leads there, and the mark is taken back last.
 """
 
-from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
 from serverfree.backup.ntfs.boot import Boot
+from serverfree.backup.restore.ranges import Range, Ranges
 from serverfree.backup.restore.records import marked_dirty
-from serverfree.backup.restore.shadow import STEP, Shadow
+from serverfree.backup.restore.shadow import Shadow
 from serverfree.backup.restore.target import Target
 
 VOLUME_RECORD = 3
-
-Range = tuple[int, int]
-"""A place on the volume, and a length."""
-
-
-class Ranges:
-    """Ranges in order that do not overlap, to be looked up."""
-
-    def __init__(self, ranges: Iterable[Range]) -> None:
-        self._ranges = sorted(ranges)
-        self._starts = [start for start, _ in self._ranges]
-
-    def meets(self, place: int, length: int) -> bool:
-        """Tell whether any byte of a range is in one of these."""
-        index = bisect_right(self._starts, place + length - 1) - 1
-        if index < 0:
-            return False
-        start, size = self._ranges[index]
-        return start + size > place
 
 
 class Phase(IntEnum):
@@ -48,10 +29,14 @@ class Phase(IntEnum):
 
 @dataclass(slots=True)
 class Layout:
-    """What lies where on the volume, as the shadow has it; `used` is as the volume was."""
+    """What lies where on the volume, as the shadow has it; `used` is as the volume was.
+
+    `written` is all that may have to be written: metadata, and content that is in the shadow.
+    """
 
     boot: Boot
     used: Ranges
+    written: Ranges
     log: Ranges
     bitmaps: Ranges
     records: Ranges
@@ -81,14 +66,14 @@ def write_back(
     `before` is told of each phase.
     """
     phases: dict[Phase, list[Range]] = {phase: [] for phase in Phase}
-    for place, data in shadow.differences():
-        for at in range(0, len(data), STEP):
-            length = min(STEP, len(data) - at)
-            runs = phases[layout.phase(place + at, length)]
-            if runs and sum(runs[-1]) == place + at:
+    for place, total in shadow.differences(layout.written.all):
+        for at in range(place, place + total, shadow.step):
+            length = min(shadow.step, place + total - at)
+            runs = phases[layout.phase(at, length)]
+            if runs and sum(runs[-1]) == at:
                 runs[-1] = runs[-1][0], runs[-1][1] + length
             else:
-                runs.append((place + at, length))
+                runs.append((at, length))
     if not any(phases.values()):
         return 0
     marks = _Marks(shadow, target, layout)
