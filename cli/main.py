@@ -43,6 +43,7 @@ VERBS: dict[str, Verb] = {
     "backups": Verb("serverfree.backup.commands.backups", "list the backups in the catalog"),
     "ls": Verb("serverfree.backup.commands.ls", "list the files in a backup"),
     "find": Verb("serverfree.backup.commands.find", "find files in the backups, by name or path"),
+    "scan": Verb("serverfree.backup.commands.scan", "find the backups on a cartridge"),
     "snapshot": Verb(
         "serverfree.backup.commands.snapshot", "take, list and delete snapshots of disks"
     ),

@@ -160,6 +160,14 @@ class Queries:
             yield entry
         selection.check_all_met()
 
+    def count(self, backup: Backup) -> int:
+        """Return how many members a backup has, the files inside an image with them."""
+        found = self._ask(
+            "SELECT count(*) FROM members WHERE key BETWEEN ? AND ?",
+            bounds("members", self._key(backup)),
+        )
+        return int(next(found)[0])
+
     def whole(self, entry: Entry) -> Entry:
         """Return an entry of a listing with all that the catalog knows of it."""
         found = self._entries(entry.backup, "members.key = ?", entry.key, columns=_WHOLE)
