@@ -41,6 +41,7 @@ from serverfree.iscsi.target import OFFER, QUEUE_DEPTH, TargetConnection
 from serverfree.iscsi.task import BIDIRECTIONAL, Task
 from serverfree.scsi.sense import Asc, Sense, SenseKey
 from serverfree.scsi.status import Status
+from serverfree.target.reception import Reception
 from serverfree.target.session import Session, Target
 from serverfree.target.task_management import manage
 from serverfree.target.task_set import Job, TaskSet
@@ -107,6 +108,7 @@ class Connection:
         self.session: Session | None = None
         self.initiator_name = ""  # known once the login is complete
         self._receiver = Receiver(LOGIN_SEGMENT)
+        self._reception = Reception(sock, self._receiver)
         self._core: TargetConnection
         self._task_sets: dict[int, TaskSet] = {}
         self._nexus = _NOBODY
@@ -197,7 +199,7 @@ class Connection:
         while not login.complete:
             raw = self._receiver.next_pdu()
             if raw is None:
-                if not self._receive():
+                if not self._reception.receive():
                     return None
                 if time.monotonic() > deadline:
                     raise ProtocolError("the login takes too long")
@@ -247,7 +249,7 @@ class Connection:
                 readable = True
             if readable:
                 try:
-                    if not self._receive():
+                    if not self._reception.receive():
                         return
                 except BlockingIOError:  # nothing came for the time of SO_RCVTIMEO
                     dozing = True
@@ -292,16 +294,6 @@ class Connection:
             self._pinged = True
             self._flush()
         return self._socket.fileno() in ready
-
-    def _receive(self) -> bool:
-        """Take in what has arrived; False at the end of the stream."""
-        buffers = self._receiver.buffers()
-        if len(buffers) == 1:
-            count = self._socket.recv_into(buffers[0])
-        else:
-            count = self._socket.recvmsg_into(buffers)[0]
-        self._receiver.received(count)
-        return count > 0
 
     # ---------------------------------------------------------------- commands
 
