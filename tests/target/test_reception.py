@@ -38,7 +38,7 @@ def receptions():
 
 def settle(one: Reception) -> None:
     """Make it the only one with anything to do."""
-    for _ in range(reception._ALONE + 2):
+    for _ in range(reception._ALONE + 3):
         one.receive()
 
 
