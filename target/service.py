@@ -269,7 +269,7 @@ def _open_unit(config: UnitConfig, iqn: str) -> Unit:
     store = _with_faults(file, config)
     # Nothing is written beside what may only be read, and nothing changes there.
     kept = None if config.readonly else config.path
-    if kept is not None and hasattr(SnapshotOrigin, "write"):
+    if kept is not None:
         store = SnapshotOrigin(
             store,
             snapshot_folder(kept, config.snapshots),

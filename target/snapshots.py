@@ -14,16 +14,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from threading import Event, RLock
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from serverfree.scsi.designator import locally_assigned
+from serverfree.target.backstore.snapshot import Snapshot
 from serverfree.target.backstore.snapshot_origin import SnapshotOrigin
 from serverfree.target.session import Target
 from serverfree.target.units.block import BlockUnit
 from serverfree.target.units.snapshot import SnapshotUnit
-
-if TYPE_CHECKING:
-    from serverfree.target.backstore.snapshot import Snapshot
 
 log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -79,7 +77,7 @@ class ServedSnapshot:
     """A snapshot and the unit that shows it."""
 
     disk: ServedDisk
-    snapshot: "Snapshot"
+    snapshot: Snapshot
     unit: SnapshotUnit
     lun: int
     consistency: str
@@ -275,7 +273,7 @@ class Snapshots:
                 del self._promised[name]
                 disk.waiting.discard(cancelled)
 
-    def _show(self, disk: ServedDisk, snapshot: "Snapshot", lun: int) -> ServedSnapshot:
+    def _show(self, disk: ServedDisk, snapshot: Snapshot, lun: int) -> ServedSnapshot:
         identity = str(snapshot.notes.get(_IDENTITY) or f"generation {snapshot.generation}")
         unit = SnapshotUnit(
             snapshot.name,
@@ -298,7 +296,7 @@ class Snapshots:
         self._shown.remove(shown)
         shown.disk.target.remove_unit(shown.lun)
 
-    def _kept_lun(self, disk: ServedDisk, snapshot: "Snapshot") -> int:
+    def _kept_lun(self, disk: ServedDisk, snapshot: Snapshot) -> int:
         """Return the LUN that a snapshot had, or another if a configured unit has that now."""
         lun = snapshot.notes.get(_LUN)
         taken = self._taken(disk.target)
