@@ -165,12 +165,15 @@ class _Examination:
         self._catalog, self._found, self._place = catalog, found, place
         self._archive = TapeArchive(tape, found.first_block, found.blocks, buffer)
         self._place["tape_block"] = self._archive.tape_block
-        if not self._archive.tape_block:
-            found.remarks.append("its blocks have different lengths: only tar can restore from it")
 
     def run(self) -> None:
         """Find out what the file is, by the quickest way that works."""
         found = self._found
+        if self._archive.broken:
+            self._damaged(self._archive.broken)
+            return
+        if not self._archive.tape_block:
+            found.remarks.append("its blocks have different lengths: only tar can restore from it")
         said, first = self._header()
         trailer = self._trailer()
         uuid = trailer[0].uuid if trailer else _uuid_of(said)

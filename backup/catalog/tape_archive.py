@@ -6,6 +6,8 @@ from serverfree.initiator.tape import Stop, Tape
 from serverfree.scsi.errors import CheckCondition
 from serverfree.scsi.sense import SenseKey
 
+_TRIES = 16  # blocks from the first on, one of which has to be readable
+
 
 class Unreadable(Exception):
     """A block of the file cannot be read. `end` is where in the file the next one begins."""
@@ -37,16 +39,21 @@ class TapeArchive:
 
     def _uniform_length(self) -> int:
         """Return the length of the blocks if it looks as if they all had one, else 0."""
-        if not self.blocks:
-            return 0
-        lengths = []
-        for index in {0, self.blocks // 2, self.blocks - 2}:
-            if index == 0 or 0 < index < self.blocks - 1:
-                try:
-                    lengths.append(len(self._block(index)))
-                except Unreadable:
-                    continue
-        return lengths[0] if len(set(lengths)) == 1 else 0
+        lengths: set[int] = set()
+        samples = [0, self.blocks // 2, self.blocks - 2]
+        for number, index in enumerate([*samples, *range(1, _TRIES)]):
+            whole = index == 0 or 0 < index < self.blocks - 1  # the last may be shorter
+            if not whole or (lengths and number >= len(samples)):
+                continue
+            try:
+                lengths.add(len(self._block(index)))
+            except Unreadable as why:
+                self.broken = self.broken or str(why)
+        if lengths:
+            self.broken = ""
+        else:
+            self.blocks = 0
+        return lengths.pop() if len(lengths) == 1 else 0
 
     @property
     def length(self) -> int:
