@@ -9,6 +9,7 @@ from serverfree.initiator.copy import CopyManager
 from serverfree.initiator.disk import Disk
 from serverfree.initiator.session import LogicalUnit, Session
 from serverfree.initiator.tape import Tape
+from serverfree.initiator.unit import Unit
 from serverfree.initiator.xcopy import Meter
 from serverfree.iscsi.errors import ProtocolError
 from serverfree.iscsi.names import Url
@@ -75,19 +76,31 @@ class Site:
         disk.expect(DeviceType.DISK)
         return disk
 
+    def close_disk(self, disk: Disk) -> None:
+        """Log out from a disk."""
+        self._let_go(disk)
+
     def renew(self) -> None:
         """Log in anew at the copy manager and the tape: a session may have been lost."""
-        for unit in (self._manager, self._tape):
-            if unit is not None:
-                device = unit.device
-                assert isinstance(device, LogicalUnit)
-                with contextlib.suppress(ProtocolError):
-                    device.session.close()
-                self._sessions.remove(device.session)
-        self._manager = self._tape = None
-        if self.mover_url is not None:
+        if self._manager is not None:
+            self._let_go(self._manager)
+            self._manager = None
             self.manager.settle()
+        self.renew_tape()
+
+    def renew_tape(self) -> None:
+        """Log in anew at the tape."""
+        if self._tape is not None:
+            self._let_go(self._tape)
+            self._tape = None
         self.tape.settle()
+
+    def _let_go(self, unit: Unit) -> None:
+        device = unit.device
+        assert isinstance(device, LogicalUnit)
+        with contextlib.suppress(ProtocolError):
+            device.session.close()
+        self._sessions.remove(device.session)
 
     def _open(self, url: str | Url) -> LogicalUnit:
         unit = self.meter.open(url)

@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from serverfree.backup.array import Array, ArrayError, Changes, SnapshotInUse
+from serverfree.backup.array import Array, ArrayError, SnapshotInUse
 from serverfree.backup.catalog.facts import CatalogError, State
 from serverfree.backup.catalog.store import Catalog
+from serverfree.backup.hooks import Hooks
 from serverfree.backup.watching import Watcher
 
 PREFIX = "backup-"
@@ -35,21 +36,29 @@ class Quiet:
 
 @contextmanager
 def snapshot_of(
-    array: Array, disk: str, backup: str, quiet: Quiet, watcher: Watcher, warnings: list[str]
+    array: Array,
+    disk: str,
+    backup: str,
+    quiet: Quiet,
+    hooks: Hooks,
+    watcher: Watcher,
+    warnings: list[str],
 ) -> Iterator[Source]:
     """Take a snapshot of a disk and yield it as a source; it is deleted in the end.
 
-    Raises SnapshotTimeout if the disk does not become quiet, and ArrayError. That it could not be
-    deleted is a warning, because the backup is none the worse for it.
+    Raises SnapshotTimeout if the disk does not become quiet, HookError, and ArrayError. That it
+    could not be deleted is a warning, because the backup is none the worse for it.
     """
     began = time.monotonic()
-    facts = array.create(
-        disk,
-        quiet=quiet.period,
-        timeout=quiet.timeout,
-        name=PREFIX + backup,
-        progress=watcher.waiting,
-    )
+    with hooks.around() as consistency:
+        facts = array.create(
+            disk,
+            quiet=quiet.period,
+            timeout=quiet.timeout,
+            name=PREFIX + backup,
+            consistency=consistency,
+            progress=watcher.waiting,
+        )
     waited = time.monotonic() - began
     try:
         yield Source(facts.url, facts.consistency, facts.name, facts.generation, waited)
@@ -88,23 +97,3 @@ def delete_left_over(array: Array, disk: str, catalog: Catalog) -> Iterator[str]
         if backup.state is not State.RUNNING:
             _delete(array, each.name)
             yield f"deleted snapshot {each.name}, which an unfinished backup had left"
-
-
-def changed_extents(changes: Changes, used: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Return what is both changed and in use, as (offset, length) in ascending order."""
-    found: list[tuple[int, int]] = []
-    at = 0
-    for offset, length in changes.extents:
-        end = offset + length
-        while at < len(used) and sum(used[at]) <= offset:
-            at += 1
-        look = at
-        while look < len(used) and used[look][0] < end:
-            start = max(offset, used[look][0])
-            stop = min(end, sum(used[look]))
-            if found and sum(found[-1]) == start:
-                found[-1] = found[-1][0], stop - found[-1][0]
-            else:
-                found.append((start, stop - start))
-            look += 1
-    return found

@@ -12,7 +12,7 @@ from typing import Any
 
 from serverfree.backup.catalog.facts import Backup, CatalogError, Digest, State
 from serverfree.backup.catalog.store import Catalog
-from serverfree.backup.copying import one_line
+from serverfree.backup.copying import may_pass, one_line
 from serverfree.backup.errors import BackupError
 from serverfree.backup.planner import DIGEST_LENGTH, Check, can_digest, plan_verify
 from serverfree.backup.site import Site
@@ -200,6 +200,8 @@ def _run(
         run_step(site.manager, Step(check.copy, check.size), 0, 0, None)
         held = site.manager.held_data(check.copy.list_identifier)
     except CopyFailed as failure:
+        if may_pass(failure):  # it says nothing about the tape
+            raise
         if len(check.ranges) == 1:
             yield f"cannot be read: {one_line(failure)}"
             return
@@ -274,10 +276,14 @@ class _Blocks:
 
 def _name_members(catalog: Catalog, backup: Backup, bad: BadRange) -> None:
     """Find out which members lie in a bad range, in part or whole."""
-    end = bad.archive_offset + bad.length
+    start, end = bad.archive_offset, bad.archive_offset + bad.length
     for entry in catalog.members(backup):
         member = entry.member
-        if member.header_offset < end and member.end_offset > bad.archive_offset:
+        # A file inside an image has data but no place of its own.
+        if (member.header_offset < end and member.end_offset > start) or any(
+            each.archive_offset < end and each.archive_offset + each.length > start
+            for each in member.data
+        ):
             if len(bad.members) < _NAMED:
                 bad.members.append(entry.shown)
             else:

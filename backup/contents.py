@@ -1,0 +1,177 @@
+"""What a backup holds: the file system read, files chosen, members in the order of the tape."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from serverfree.backup.archive.files import FileMembers, in_tape_order
+from serverfree.backup.archive.image import Extents, changed_extents, disk_extents, put_image
+from serverfree.backup.archive.member import Member
+from serverfree.backup.archive.writer import ArchiveWriter
+from serverfree.backup.catalog.facts import Mode
+from serverfree.backup.catalog.image_map import members_of_image
+from serverfree.backup.device import Device
+from serverfree.backup.errors import BackupError
+from serverfree.backup.files import Damage, File, VolumeFacts
+from serverfree.backup.ntfs.errors import NtfsError
+from serverfree.backup.ntfs.volume import Volume
+from serverfree.backup.pieces import Piece
+from serverfree.backup.select import Selection
+
+Part = tuple[Member, Iterator[Piece]]
+"""A member and its pieces, to be used up before the next is asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What to take of a disk. `partition` counts from 1; None: the only NTFS volume there is."""
+
+    mode: Mode = Mode.IMAGE
+    paths: tuple[str, ...] = ()
+    excludes: tuple[str, ...] = ()
+    partition: int | None = None
+    name: str = ""
+
+
+class Contents(Protocol):
+    """What a volume gives, read once."""
+
+    volume: VolumeFacts
+    to_move: int
+    """Bytes that will go from the disk to the tape."""
+    extents: int
+    """In how many stretches of the disk they lie."""
+
+    def parts(self, writer: ArchiveWriter) -> Iterator[Part]:
+        """Yield the members with their pieces."""
+
+    def inside(self) -> Iterator[Member]:
+        """Yield what the catalog has beside the members: the files inside an image."""
+
+    @property
+    def skipped(self) -> list[str]:
+        """What could not be had, known when the parts have been used up."""
+
+
+def read_contents(
+    device: Device, wish: Wish, changes: Extents | None = None, modified: int = 0
+) -> Contents:
+    """Read the file system of a disk and choose. `changes` are those of the disk since a parent,
+    None for everything. Raises BackupError.
+    """
+    try:
+        volume = Volume.open(device, volume_start(device, wish.partition))
+        files = list(volume.files())
+        if wish.mode is Mode.IMAGE:
+            if wish.paths or wish.excludes:
+                raise BackupError("an image holds all of a disk: paths are for --mode files")
+            return _Image(device, volume, files, wish, changes, modified)
+        return _Files(volume, files, wish)
+    except NtfsError as why:
+        raise BackupError(f"the file system cannot be read: {why}") from why
+
+
+def volume_start(device: Device, partition: int | None) -> int:
+    """Return where on the disk the volume begins that is to be backed up."""
+    starts = volume_starts(device)
+    if partition is not None:
+        if partition not in starts:
+            raise BackupError(f"partition {partition} is no NTFS volume{_there_are(starts)}")
+        return starts[partition]
+    if len(starts) == 1:
+        return next(iter(starts.values()))
+    if not starts:
+        raise BackupError("there is no NTFS volume on the disk, in a partition or without")
+    raise BackupError(f"say which --partition to back up{_there_are(starts)}")
+
+
+def volume_starts(device: Device) -> dict[int, int]:
+    """Return where NTFS volumes begin, by the number of their partition; 0 without partitions."""
+    return {0: 0}
+
+
+def _there_are(starts: dict[int, int]) -> str:
+    return f": there are {', '.join(map(str, starts))}" if starts else ""
+
+
+class _Image:
+    """The whole disk as one member: what is in use of the volume, and all that is not of it."""
+
+    def __init__(
+        self,
+        device: Device,
+        volume: Volume,
+        files: list[File],
+        wish: Wish,
+        changes: Extents | None,
+        modified: int,
+    ) -> None:
+        self.volume = volume.facts
+        self._device, self._files, self._name, self._modified = device, files, wish.name, modified
+        self._damage = volume.damage
+        self._extents = disk_extents(volume.facts, volume.used(), device.size)
+        if changes is not None:
+            self._extents = changed_extents(self._extents, changes)
+        self.to_move = sum(length for _, length in self._extents)
+        self.extents = len(self._extents)
+        self._member: Member | None = None
+
+    def parts(self, writer: ArchiveWriter) -> Iterator[Part]:
+        """See Contents."""
+        device = self._device
+        self._member, pieces = put_image(
+            writer, self._name, self._extents, device.size, device.block_length, self._modified
+        )
+        yield self._member, pieces
+
+    def inside(self) -> Iterator[Member]:
+        """See Contents."""
+        if self._member is not None:
+            yield from members_of_image(self._files, self._member.data, self.volume.start)
+
+    @property
+    def skipped(self) -> list[str]:
+        """See Contents: an image has everything, but not every file in it can be found."""
+        return [f"not to be found inside the image: {_told(each)}" for each in self._damage]
+
+
+class _Files:
+    """Files and directories as members of their own."""
+
+    def __init__(self, volume: Volume, files: list[File], wish: Wish) -> None:
+        self.volume = volume.facts
+        self._volume = volume
+        selection = Selection(wish.paths, wish.excludes)
+        if not wish.paths:
+            files = [*files, volume.root]
+        self._chosen = in_tape_order(selection.of(files))
+        selection.check_all_met()
+        lengths = [
+            extent.length
+            for file in self._chosen
+            for stream in file.streams
+            if stream.readable and stream.resident is None
+            for extent in stream.data()
+        ]
+        self.to_move, self.extents = sum(lengths), len(lengths)
+        self._skipped: list[Damage] = []
+
+    def parts(self, writer: ArchiveWriter) -> Iterator[Part]:
+        """See Contents."""
+        members = FileMembers(writer, self.volume.start, self._volume.read_stream)
+        self._skipped = members.skipped
+        return members.members(self._chosen)
+
+    def inside(self) -> Iterator[Member]:
+        """See Contents."""
+        return iter(())
+
+    @property
+    def skipped(self) -> list[str]:
+        """See Contents."""
+        return [_told(each) for each in [*self._volume.damage, *self._skipped]]
+
+
+def _told(damage: Damage) -> str:
+    where = "" if damage.number is None else f"file record {damage.number}: "
+    return where + damage.why
