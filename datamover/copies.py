@@ -14,6 +14,7 @@ from serverfree.datamover.plan import Progress
 from serverfree.datamover.units import Activity
 from serverfree.scsi.copy_list import ListIdUsage
 from serverfree.scsi.copy_results import (
+    BLOCKS,
     UPDATE_DELAY_ENDED,
     CopyCommandStatus,
     CopyOperationStatus,
@@ -27,6 +28,7 @@ from serverfree.scsi.sense import Asc
 from serverfree.scsi.status import Status
 
 NOTHING_TO_TELL = FailureDetails()
+_LID1 = 0  # service action of EXTENDED COPY(LID1)
 _UPDATE_DELAY = 500  # milliseconds until asking again is worth while
 _MOST_ENDED = 1024  # copies that have ended and are still known
 _MOST_HELD = 16 * MIB  # held data of all of them
@@ -37,7 +39,8 @@ class Copy:
     """A copy operation, under way or ended, under its list identifier.
 
     `origin` is the service action that began it. What is kept for the LID1 commands goes as they
-    fetch it: `status_kept`, `failure`.
+    fetch it: `status_kept`, `failure`; so do the `tokens` made, with the CSCD DESCRIPTOR ID of
+    each. Of a copy with a `block_length` transferred data is counted in blocks, and no segments.
     """
 
     usage: ListIdUsage
@@ -51,6 +54,8 @@ class Copy:
     failure: FailureDetails = NOTHING_TO_TELL
     status_kept: bool = True
     abort: bool = False
+    tokens: list[tuple[int, bytes]] = field(default_factory=list)
+    block_length: int = 0
     ended: threading.Event = field(default_factory=threading.Event)
 
     @property
@@ -73,17 +78,22 @@ class Copy:
 
     def lid4_status(self) -> OperationStatus:
         """RECEIVE COPY STATUS(LID4)."""
+        progress = self.progress
         answer = OperationStatus(
             self.status,
             self.origin,
             self.activity.commands & 0xFFFF,
             UPDATE_DELAY_ENDED if self.ended.is_set() else _UPDATE_DELAY,
-            transfer_count=self.progress.bytes_written,
-            segments_processed=min(self.progress.segments_processed, 0xFFFF),
+            transfer_count=progress.bytes_written,
+            segments_processed=min(progress.segments_processed, 0xFFFF),
         )
+        if self.block_length:
+            answer.transfer_count_units = BLOCKS
+            answer.transfer_count = progress.bytes_written // self.block_length
+            answer.segments_processed = 0
         if self.status is CopyOperationStatus.TERMINATED:
             answer.completion_status = Status.TASK_ABORTED
-        elif self.status is CopyOperationStatus.FAILED:
+        elif self.sense:
             answer.completion_status = Status.CHECK_CONDITION
             answer.sense = self.sense
         return answer
@@ -120,7 +130,7 @@ class Copies:
         with self.lock:
             present = self._known.get((nexus, identifier)) if identified else None
             if present is not None and present.running:
-                if present.origin != copy.origin:
+                if (present.origin == _LID1) != (copy.origin == _LID1):
                     # In the other format (6.4.3.2).
                     raise illegal_request(Asc.INVALID_FIELD_IN_PARAMETER_LIST)
                 loose = present.usage is copy.usage is ListIdUsage.DISCARD

@@ -385,6 +385,8 @@ class Engine:
         """Plan one more segment; a failure is kept for when its turn comes."""
         if self._planned == self._segments or self._unplannable is not None:
             return False
+        if self._steps and self._steps[-1].settled:
+            return False
         try:
             step = self._planner.step(self._planned)
         except CopyAborted as error:

@@ -13,11 +13,13 @@ from dataclasses import replace
 from serverfree.datamover.aliases import Aliases
 from serverfree.datamover.buffers import MIB, BufferPool, Slabs
 from serverfree.datamover.copies import NOTHING_TO_TELL, Copies, Copy
+from serverfree.datamover.copy_rods import CopyRods
 from serverfree.datamover.endpoints import DISK_WINDOW, PIECE
 from serverfree.datamover.engine import Engine
 from serverfree.datamover.errors import CopyAborted, UnitUnreachable
 from serverfree.datamover.fabric import Fabric, PortalFabric
 from serverfree.datamover.held import HELD_DATA_LIMIT
+from serverfree.datamover.offload import MOST_RANGES, Offload, TokenRanOut, Writing
 from serverfree.datamover.participants import Participants
 from serverfree.datamover.plan import IMPLEMENTED_SEGMENTS, Planner
 from serverfree.datamover.units import AttachedUnit
@@ -26,19 +28,25 @@ from serverfree.scsi.cdb.copy import (
     CopyOperationAbort,
     ExtendedCopy,
     ExtendedCopyLid4,
+    PopulateToken,
     ReceiveCopyData,
     ReceiveCopyDataLid4,
     ReceiveCopyFailureDetails,
     ReceiveCopyOperatingParameters,
     ReceiveCopyStatus,
     ReceiveCopyStatusLid4,
+    ReceiveRodTokenInformation,
+    ReportAllRodTokens,
+    WriteUsingToken,
 )
 from serverfree.scsi.copy_cscd import (
+    ROD_FROM_TOKEN,
     AddressCscd,
     AliasCscd,
     IdentificationCscd,
     Ipv4Cscd,
     Ipv6Cscd,
+    RodCscd,
     StreamParameters,
 )
 from serverfree.scsi.copy_list import (
@@ -47,6 +55,7 @@ from serverfree.scsi.copy_list import (
     NULL_STREAM,
     THIS_UNIT,
     CopyList,
+    ListIdUsage,
 )
 from serverfree.scsi.copy_page import ThirdPartyCopyPage
 from serverfree.scsi.copy_results import (
@@ -55,14 +64,17 @@ from serverfree.scsi.copy_results import (
     OperatingParameters,
     pack_held_data,
 )
-from serverfree.scsi.copy_segments import TapeImage
+from serverfree.scsi.copy_segments import PopulateRodRange, PopulateRodRanges, TapeImage
 from serverfree.scsi.designator import Designator
 from serverfree.scsi.device import Buffer
 from serverfree.scsi.errors import CheckCondition, invalid_field_in_cdb
 from serverfree.scsi.luns import unpack_lun
+from serverfree.scsi.rod_token import PopulateList, WriteList
 from serverfree.scsi.sense import Asc, Sense, SenseKey
 
 log = logging.getLogger(__name__)
+
+_OF_ITS_OWN_BLOCKS = (PopulateRodRanges.TYPE, PopulateRodRange.TYPE)
 
 LIMITS = OperatingParameters(
     supports_no_list_identifier=True,
@@ -74,7 +86,10 @@ LIMITS = OperatingParameters(
     maximum_stream_transfer_size=0xFFFFFF,
     total_concurrent_copies=64,
     maximum_concurrent_copies=64,
-    descriptor_types=(*IMPLEMENTED_SEGMENTS, IdentificationCscd.TYPE),
+    descriptor_types=(
+        *(code for code in IMPLEMENTED_SEGMENTS if code not in _OF_ITS_OWN_BLOCKS),
+        IdentificationCscd.TYPE,
+    ),
 )
 """What a copy manager can do: no limit to a segment, granularities of one byte."""
 
@@ -89,7 +104,7 @@ class CopyManager:
     share a `pool`. List identifiers are per I_T nexus. With `tolerate_duplicate_identifiers` a
     second copy may run under an identifier that is in use, if both have LIST ID USAGE 10b: not
     what the standard says (5.17.4.2), but what initiators do that keep many copies in flight.
-    Safe to use from any thread.
+    With an `offload` there are ROD tokens. Safe to use from any thread.
     """
 
     def __init__(
@@ -100,13 +115,20 @@ class CopyManager:
         pool: BufferPool | None = None,
         limits: OperatingParameters = LIMITS,
         tolerate_duplicate_identifiers: bool = True,
+        offload: Offload | None = None,
     ) -> None:
         self._fabric = fabric
         self._own_unit = own_unit
         self._pool = pool or BufferPool()
+        self._offload = offload
+        types = set(limits.descriptor_types)
         if isinstance(fabric, PortalFabric):
-            types = {*limits.descriptor_types, Ipv4Cscd.TYPE, AliasCscd.TYPE, Ipv6Cscd.TYPE}
-            limits = replace(limits, descriptor_types=tuple(sorted(types)))
+            types |= {Ipv4Cscd.TYPE, AliasCscd.TYPE, Ipv6Cscd.TYPE}
+        if offload is not None:
+            types.add(RodCscd.TYPE)
+            if offload.medium is not None:
+                types.update(_OF_ITS_OWN_BLOCKS)
+        limits = replace(limits, descriptor_types=tuple(sorted(types)))
         self._limits = limits
         self._copies = Copies(limits, tolerant=tolerate_duplicate_identifiers)
         self._aliases = Aliases()
@@ -139,28 +161,99 @@ class CopyManager:
         steps.
         """
         copy_list = CopyList.unpack(parameter_list, self._limits, lid4=lid4)
+        rods = CopyRods() if self._offload is None else self._offload.rods_of(copy_list)
         copy = Copy(copy_list.list_id_usage, int(lid4), copy_list.immediate)
-        copy.activity.aborted = self._whether_aborted(copy, aborted)
         if copy.background:
-            copy.status = CopyOperationStatus.IN_BACKGROUND
             # The list is the command's, and that ends now.
             copy_list.inline = bytes(copy_list.inline)
-        self._copies.admit(nexus, copy_list.list_identifier, copy)
+
+        def act() -> None:
+            named = any(isinstance(cscd, AliasCscd) for cscd in copy_list.cscds)
+            with self._aliases.used(nexus) if named else contextlib.nullcontext():
+                self._run(nexus, copy_list, copy, rods)
+                copy.tokens = rods.make_tokens()
+
+        self._begin(nexus, copy_list.list_identifier, copy, aborted, act, rods)
         if copy.background:
-            threading.Thread(
-                target=self._carry_out_quietly,
-                args=(nexus, copy_list, copy),
-                name=f"copy {copy_list.list_identifier}",
-                daemon=True,
-            ).start()
             return None
-        self._carry_out(nexus, copy_list, copy)
         if not copy_list.good_with_sense:
             return None
         return Sense(
             SenseKey.COMPLETED,
             Asc.EXTENDED_COPY_INFORMATION_AVAILABLE,
             command_specific=len(copy_list.segments),
+        )
+
+    @property
+    def makes_tokens(self) -> bool:
+        """Whether there are POPULATE TOKEN and WRITE USING TOKEN."""
+        return self._offload is not None and self._offload.medium is not None
+
+    @property
+    def knows_tokens(self) -> bool:
+        """Whether there are commands that tell of tokens."""
+        return self._offload is not None
+
+    def populate_token(
+        self,
+        nexus: Hashable,
+        list_identifier: int,
+        parameter_list: Buffer,
+        aborted: Callable[[], bool],
+    ) -> None:
+        """POPULATE TOKEN with a parameter list of at least one byte. Raises CheckCondition.
+
+        Whatever IMMED says it is done when this returns: nothing is copied.
+        """
+        offload = self._offload
+        assert offload is not None
+        medium = offload.medium
+        assert medium is not None
+        wanted = PopulateList.unpack(parameter_list, MOST_RANGES)
+        offload.check(wanted, medium)
+        copy = Copy(
+            ListIdUsage.HOLD,
+            int(PopulateToken.SERVICE_ACTION or 0),
+            block_length=medium.block_length,
+        )
+
+        def act() -> None:
+            token, copy.progress.bytes_written = offload.populate(wanted, medium)
+            copy.tokens = [(0, token)]
+
+        self._begin(nexus, list_identifier, copy, aborted, act, CopyRods())
+
+    def write_using_token(
+        self,
+        nexus: Hashable,
+        list_identifier: int,
+        parameter_list: Buffer,
+        aborted: Callable[[], bool],
+    ) -> None:
+        """WRITE USING TOKEN with a parameter list of at least one byte.
+
+        Returns when it is done, or with IMMED when it is begun. Raises CheckCondition; one that
+        comes while data is written has in INFORMATION how many blocks are.
+        """
+        offload = self._offload
+        assert offload is not None
+        medium = offload.medium
+        assert medium is not None
+        wanted = WriteList.unpack(parameter_list, MOST_RANGES)
+        writing, rods = offload.write(wanted, medium)
+        copy = Copy(
+            ListIdUsage.HOLD,
+            int(WriteUsingToken.SERVICE_ACTION or 0),
+            wanted.immediate,
+            block_length=medium.block_length,
+        )
+        self._begin(
+            nexus,
+            list_identifier,
+            copy,
+            aborted,
+            lambda: self._write(nexus, writing, copy, rods),
+            rods,
         )
 
     def copy_operation_abort(
@@ -185,6 +278,8 @@ class CopyManager:
         """Return the whole response of a command 84h. Raises 5/24/00 for an unknown identifier."""
         if service_action == ReceiveCopyOperatingParameters.SERVICE_ACTION:
             return self._limits.pack()
+        if service_action == ReportAllRodTokens.SERVICE_ACTION:
+            return self._all_tokens()
         with self._copies.lock:
             copy = self._copies.find(nexus, list_identifier)
             if copy is None:
@@ -210,8 +305,27 @@ class CopyManager:
     def vpd_page(self) -> bytes:
         """Return VPD page 8Fh (7.8.17)."""
         own = () if self._own_unit is None else (THIS_UNIT,)
+        originating, telling = set(_ORIGINATING), {*_RESPONSES, _PARAMETERS}
+        if self.knows_tokens:
+            own = (*own, ROD_FROM_TOKEN)
+            telling.add(_ALL_TOKENS)
+        else:
+            telling.remove(_TOKEN_INFORMATION)
+        if self.makes_tokens:
+            originating |= _TOKEN_COMMANDS
+        commands = {
+            ExtendedCopy.OPCODE: tuple(sorted(originating)),
+            ReceiveCopyStatus.OPCODE: tuple(sorted(telling)),
+        }
         cscd_ids = (NULL_BLOCK, NULL_STREAM, *own)
-        return ThirdPartyCopyPage(_COMMANDS, self._limits, cscd_ids).pack()
+        features = None if self._offload is None else self._offload.features
+        return ThirdPartyCopyPage(commands, self._limits, cscd_ids, features).pack()
+
+    def _all_tokens(self) -> bytes:
+        assert self._offload is not None
+        tokens = self._offload.tokens.management_tokens(self._offload.own_unit)
+        body = bytes(4) + b"".join(tokens)
+        return len(body).to_bytes(4, "big") + body
 
     def forget(self, nexus: Hashable) -> None:
         """I_T nexus loss: results go, copies go on (5.17.4.7, table 109)."""
@@ -232,33 +346,77 @@ class CopyManager:
             return lambda: copy.abort or self._resets != resets
         return lambda: copy.abort or self._resets != resets or aborted()
 
-    def _carry_out(self, nexus: Hashable, copy_list: CopyList, copy: Copy) -> None:
+    def _begin(
+        self,
+        nexus: Hashable,
+        list_identifier: int,
+        copy: Copy,
+        aborted: Callable[[], bool],
+        act: Callable[[], None],
+        rods: CopyRods,
+    ) -> None:
+        """Admit a copy and carry it out, or have that done in the background."""
+        copy.activity.aborted = self._whether_aborted(copy, aborted)
+        if copy.background:
+            copy.status = CopyOperationStatus.IN_BACKGROUND
+        try:
+            self._copies.admit(nexus, list_identifier, copy)
+        except BaseException:
+            rods.close(delete=False)  # the command is not processed
+            raise
+        if not copy.background:
+            self._carry_out(copy, act, rods)
+            return
+        threading.Thread(
+            target=self._carry_out_quietly,
+            args=(list_identifier, copy, act, rods),
+            name=f"copy {list_identifier}",
+            daemon=True,
+        ).start()
+
+    def _carry_out(self, copy: Copy, act: Callable[[], None], rods: CopyRods) -> None:
         """Run a copy that is admitted; whatever its end, it has one."""
         status, sense = CopyOperationStatus.FAILED, _INTERNAL_FAILURE
-        named = any(isinstance(cscd, AliasCscd) for cscd in copy_list.cscds)
         try:
-            with self._aliases.used(nexus) if named else contextlib.nullcontext():
-                self._run(nexus, copy_list, copy)
+            try:
+                act()
+            finally:
+                rods.close()
             status, sense = CopyOperationStatus.COMPLETED, b""
         except CheckCondition as error:
             sense = error.sense.pack()
             if copy.activity.aborted():
                 status = CopyOperationStatus.TERMINATED
+            elif isinstance(error, TokenRanOut):
+                status = CopyOperationStatus.PARTIAL_TOKEN
             raise
         finally:
             copy.end(status, sense)
             self._copies.retire(copy)
 
-    def _carry_out_quietly(self, nexus: Hashable, copy_list: CopyList, copy: Copy) -> None:
+    def _carry_out_quietly(
+        self, list_identifier: int, copy: Copy, act: Callable[[], None], rods: CopyRods
+    ) -> None:
         """In the background errors are there to be asked for, and for nobody else (5.17.4.3)."""
         try:
-            self._carry_out(nexus, copy_list, copy)
+            self._carry_out(copy, act, rods)
         except CheckCondition as error:
-            log.info("copy %d in the background: %s", copy_list.list_identifier, error.sense)
+            log.info("copy %d in the background: %s", list_identifier, error.sense)
         except Exception:
-            log.exception("copy %d in the background failed", copy_list.list_identifier)
+            log.exception("copy %d in the background failed", list_identifier)
 
-    def _run(self, nexus: Hashable, copy_list: CopyList, copy: Copy) -> None:
+    def _write(self, nexus: Hashable, writing: Writing, copy: Copy, rods: CopyRods) -> None:
+        try:
+            self._run(nexus, writing.copy_list, copy, rods)
+        except CopyAborted as error:
+            # There are no segments, nor fields of theirs; what there is to tell is how far it came.
+            error.sense.command_specific, error.sense.pointer = 0, None
+            error.sense.information = copy.progress.bytes_written // copy.block_length
+            raise
+        if writing.missing:
+            raise TokenRanOut(writing.blocks)
+
+    def _run(self, nexus: Hashable, copy_list: CopyList, copy: Copy, rods: CopyRods) -> None:
         if not copy_list.segments:
             return
         aborted = copy.activity.aborted
@@ -270,6 +428,7 @@ class CopyManager:
                 lambda name: self._open(name, nexus),
                 self._own_unit,
                 copy.activity,
+                rods,
             )
             planner = Planner(copy_list, self._limits, participants)
             try:
@@ -348,6 +507,17 @@ def _lid4_data(copy: Copy, allocation_length: int) -> bytes:
     return response
 
 
+def _token_information(copy: Copy, allocation_length: int) -> bytes:
+    answer = copy.lid4_status()
+    told = (CopyOperationStatus.COMPLETED, CopyOperationStatus.PARTIAL_TOKEN)
+    tokens = copy.tokens if copy.status in told else []
+    answer.data = b"".join(cscd_id.to_bytes(2, "big") + token for cscd_id, token in tokens)
+    response = answer.pack()
+    if not allocation_length or allocation_length >= len(response):
+        copy.tokens = []  # fetched, or declined (6.26 a, b)
+    return response
+
+
 def _fetched(copy: Copy, response: bytes, allocation_length: int) -> None:
     """Let go of held data that has been fetched whole, or declined (5.17.4.5 a, b)."""
     if not allocation_length or allocation_length >= len(response):
@@ -362,17 +532,20 @@ _RESPONSES: dict[int, Callable[[Copy, int], bytes]] = {
         (ReceiveCopyFailureDetails, _lid1_failure),
         (ReceiveCopyStatusLid4, _lid4_status),
         (ReceiveCopyDataLid4, _lid4_data),
+        (ReceiveRodTokenInformation, _token_information),
     )
 }
-_COMMANDS = {
-    ExtendedCopy.OPCODE: tuple(
-        int(kind.SERVICE_ACTION or 0)
-        for kind in (ExtendedCopy, ExtendedCopyLid4, CopyOperationAbort)
-    ),
-    ReceiveCopyStatus.OPCODE: tuple(
-        sorted((*_RESPONSES, int(ReceiveCopyOperatingParameters.SERVICE_ACTION or 0)))
-    ),
-}
+_ORIGINATING, _TOKEN_COMMANDS = (
+    {int(kind.SERVICE_ACTION or 0) for kind in kinds}
+    for kinds in (
+        (ExtendedCopy, ExtendedCopyLid4, CopyOperationAbort),
+        (PopulateToken, WriteUsingToken),
+    )
+)
+_PARAMETERS, _TOKEN_INFORMATION, _ALL_TOKENS = (
+    int(kind.SERVICE_ACTION or 0)
+    for kind in (ReceiveCopyOperatingParameters, ReceiveRodTokenInformation, ReportAllRodTokens)
+)
 _INTERNAL_FAILURE = Sense(SenseKey.HARDWARE_ERROR, Asc.INTERNAL_TARGET_FAILURE).pack()
 
 

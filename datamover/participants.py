@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Hashable
 
+from serverfree.datamover.copy_rods import CopyRods
 from serverfree.datamover.endpoints import PIECE, Disk, Tape
 from serverfree.datamover.errors import CopyAborted, UnitUnreachable, in_descriptor
 from serverfree.datamover.units import (
@@ -21,6 +22,7 @@ from serverfree.scsi.copy_cscd import (
     Extension,
     IdentificationCscd,
     Ipv6Cscd,
+    RodCscd,
     StreamParameters,
 )
 from serverfree.scsi.copy_list import NULL_BLOCK, NULL_STREAM, THIS_UNIT, CopyList
@@ -52,7 +54,8 @@ class Participants:
     """The CSCDs that a parameter list names, each opened when a segment first needs it.
 
     `open_unit` finds a unit (`UnitUnreachable` if there is none); `own_unit` is the one that
-    contains the copy manager, named by CSCD DESCRIPTOR ID FFFFh; `activity` is that of the copy.
+    contains the copy manager, named by CSCD DESCRIPTOR ID FFFFh; `activity` is that of the copy,
+    `rods` are those that its list names.
     """
 
     def __init__(
@@ -61,7 +64,9 @@ class Participants:
         open_unit: Callable[[Designator | AddressCscd], AttachedUnit],
         own_unit: Designator | None = None,
         activity: Activity | None = None,
+        rods: CopyRods | None = None,
     ) -> None:
+        self.rods = rods or CopyRods()
         self._list = copy_list
         self._open = open_unit
         self._own_unit = own_unit
@@ -151,6 +156,8 @@ class Participants:
             pointer = FieldPointer(at) if at <= _LAST_POINTED else None
             if isinstance(cscd, Extension):
                 raise CopyAborted(Asc.INVALID_FIELD_IN_PARAMETER_LIST, _named_by(role))
+            if isinstance(cscd, RodCscd):
+                return self._rod(cscd_id, role, pointer), None
             if isinstance(cscd, Ipv6Cscd) and not cscd.extended:
                 raise CopyAborted(Asc.INVALID_FIELD_IN_PARAMETER_LIST, FieldPointer(at + 32))
             name: Designator | AddressCscd = (
@@ -163,6 +170,13 @@ class Participants:
         unit = CopyUnit(self._attach(name, pointer), pointer, self._activity, self._outbox)
         self._opened.append(unit)
         return unit, cscd
+
+    def _rod(self, cscd_id: int, role: Role, pointer: FieldPointer | None) -> CopyUnit:
+        try:
+            device = self.rods.device(cscd_id)
+        except UnitUnreachable:
+            raise _unreachable(role) from None
+        return CopyUnit(device, pointer, self._activity)
 
     def _attach(self, name: Designator | AddressCscd, pointer: FieldPointer | None) -> AttachedUnit:
         # One way to a unit, however many descriptors and designators name it: so its commands

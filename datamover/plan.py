@@ -33,6 +33,8 @@ from serverfree.scsi.copy_segments import (
     InlineToStream,
     Locate,
     MoveReservation,
+    PopulateRodRange,
+    PopulateRodRanges,
     RegisterKey,
     Segment,
     Space,
@@ -83,7 +85,8 @@ class Step:
 
     `function` does it all by itself; else `move` says what is read, processed and written,
     `source` and `destination` where, `data` what joins from the parameter list. `apart` keeps
-    residual data out of it; `holds` keeps a copy of what is processed, or only its digest where
+    residual data out of it; where `settled` nothing behind it is looked at before it is done;
+    `holds` keeps a copy of what is processed, or only its digest where
     there is a `digest`. `read` and `written` count the bytes asked for and the bytes known to have
     arrived.
     """
@@ -96,6 +99,7 @@ class Step:
     function: Callable[[Workshop], None] | None = None
     apart: bool = False
     counted: bool = True
+    settled: bool = False
     holds: bool = False
     digest: "hashlib._Hash | None" = None
     read: int = 0
@@ -433,6 +437,15 @@ class Planner:
         # Only once its turn has come: an error before that leaves the reservation where it is.
         return self._function(number, lambda: self._last.append((number, move)))
 
+    def _populate_rod(self, number: int, segment: PopulateRodRanges | PopulateRodRange) -> Step:
+        at = 16 if isinstance(segment, PopulateRodRanges) else 8
+        rods = self._participants.rods
+        step = self._function(
+            number, lambda: rods.populate(segment.destination, segment.ranges, at)
+        )
+        step.settled = True  # a ROD has no capacity before
+        return step
+
     def _digest_of_destination(self, number: int, segment: DigestOfDestination) -> Step:
         unit = self._participants.unit(segment.destination, Role.DESTINATION)
 
@@ -512,6 +525,8 @@ _PLANS: dict[type[Segment], Callable[..., Step]] = {
     RegisterKey: Planner._register_key,
     MoveReservation: Planner._move_reservation,
     BlockImage: Planner._block_image,
+    PopulateRodRanges: Planner._populate_rod,
+    PopulateRodRange: Planner._populate_rod,
     StreamToDigest: Planner._stream_to_digest,
     DigestOfDestination: Planner._digest_of_destination,
 }

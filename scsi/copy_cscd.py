@@ -304,13 +304,84 @@ class Extension:
         return b""
 
 
+ROD_FROM_TOKEN = 0xF800
+"""ROD PRODUCER CSCD DESCRIPTOR ID: whichever copy manager made the token (tables 144, 148)."""
+_ROD = Struct(">HxxIIIxxBBI")  # from byte 4 on
+
+
+@dataclass(frozen=True, slots=True)
+class RodCscd:
+    """FEh: a representation of data (table 143).
+
+    With `rod_type` 0 it is that of the token `token_offset` bytes into the inline data; with any
+    other the list's segments BEh and BFh populate it, and `return_token` asks for a token of it.
+    `lifetime` and `inactivity` are in seconds. `parameters` is of no use to a reader.
+    """
+
+    TYPE: ClassVar[int] = 0xFE
+    LENGTH: ClassVar[int] = 32
+
+    producer: int
+    rod_type: int
+    lifetime: int = 0
+    inactivity: int = 0
+    return_token: bool = False
+    delete_token: bool = False
+    token_offset: int = 0
+    device_type: int = 0
+    parameters: DeviceParameters = field(default_factory=BlockParameters)
+    relative_initiator_port: int = 0
+
+    def pack(self) -> bytes:
+        """The 32 bytes on the wire."""
+        return (
+            _Header(self.TYPE, self.device_type, self.relative_initiator_port).pack()
+            + _ROD.pack(
+                self.producer,
+                self.rod_type,
+                self.lifetime,
+                self.inactivity,
+                self.return_token,
+                self.delete_token,
+                self.token_offset,
+            )
+            + self.parameters.pack()
+        )
+
+    @classmethod
+    def unpack(cls, data: Buffer) -> "RodCscd":
+        """Read the 32 bytes. Raises InvalidField, for a device type that there is not.
+
+        Of a token's ROD the token says the device type; the descriptor's is ignored.
+        """
+        raw = bytes(data[: cls.LENGTH])
+        header = _Header.unpack(raw)
+        producer, rod_type, lifetime, inactivity, returns, deletes, offset = _ROD.unpack_from(
+            raw, 4
+        )
+        device_type = header.device_type if rod_type else 0
+        return cls(
+            producer,
+            rod_type,
+            lifetime,
+            inactivity,
+            bool(returns & 1),
+            bool(deletes & 1),
+            offset,
+            device_type,
+            _unpack_parameters(device_type, raw),
+            header.relative_initiator_port,
+        )
+
+
 AddressCscd = Ipv4Cscd | Ipv6Cscd | AliasCscd
-Cscd = IdentificationCscd | AddressCscd | Extension
+Cscd = IdentificationCscd | AddressCscd | RodCscd | Extension
 CSCD_LENGTH = 32
-CSCD_TYPES: dict[int, type[IdentificationCscd | AddressCscd]] = {
+CSCD_TYPES: dict[int, type[IdentificationCscd | AddressCscd | RodCscd]] = {
     IdentificationCscd.TYPE: IdentificationCscd,
     Ipv4Cscd.TYPE: Ipv4Cscd,
     AliasCscd.TYPE: AliasCscd,
     Ipv6Cscd.TYPE: Ipv6Cscd,
+    RodCscd.TYPE: RodCscd,
 }
 """The descriptors that can be read, by DESCRIPTOR TYPE CODE (SPC-4 table 131)."""

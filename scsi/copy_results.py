@@ -58,6 +58,8 @@ class CopyCommandStatus(IntEnum):
 
 
 _BYTES_PER_UNIT = tuple(1 << 10 * step for step in range(7))  # bytes, KiB ... EiB: table 251
+BLOCKS = 0xF1
+"""COPY STATUS TRANSFER COUNT UNITS: blocks of the copy destination (table 251)."""
 _MAX_TRANSFER_COUNT = 0xFFFFFFFF
 _MAX_SEGMENTS_PROCESSED = 0xFFFF
 

@@ -20,6 +20,8 @@ LENGTH_EXCLUDES = 4  # DESCRIPTOR LENGTH counts what follows it
 _CAT = 0x01
 _DC = 0x02
 _24_BITS = 0xFFFFFF
+_FOUR_GIBI_BLOCKS = 0x01  # RANGE DESCRIPTOR TYPE, table 168
+_ROD_RANGE = Struct(">QI4x")  # table 169
 _FLAGS = {"cat": _CAT, "dc": _DC}
 _TRANSFER_LENGTHS = {
     "stream_transfer_length": 9,
@@ -319,6 +321,61 @@ class StreamToDiscardHold(StreamToDiscard):
     HOLDS = True
 
 
+# ---------------------------------------------------------------------- representations of data
+
+
+@_segment(0xBE, "HH5xBH", more=1)
+class PopulateRodRanges(Segment):
+    """BEh: add ranges of blocks to a ROD (table 167); a range is its first LBA and its length."""
+
+    VARIABLE = True
+
+    source: int
+    destination: int
+    ranges: tuple[tuple[int, int], ...]
+
+    def pack(self) -> bytes:
+        """The descriptor on the wire."""
+        size = len(self.ranges) * _ROD_RANGE.size
+        head = self._STRUCT.pack(
+            self.TYPE,
+            0,
+            self.LENGTH + size - LENGTH_EXCLUDES,
+            self.source,
+            self.destination,
+            _FOUR_GIBI_BLOCKS,
+            size,
+        )
+        return head + b"".join(_ROD_RANGE.pack(*one) for one in self.ranges)
+
+    @classmethod
+    def unpack(cls, data: Buffer, at: int = 0) -> "PopulateRodRanges":
+        """Read it. Raises InvalidField for ranges of another format or number than there are."""
+        _, _, length, source, destination, kind, size = cls._STRUCT.unpack_from(data, at)
+        if kind != _FOUR_GIBI_BLOCKS:
+            raise InvalidField(13)
+        if size % _ROD_RANGE.size or size != length + LENGTH_EXCLUDES - cls.LENGTH:
+            raise InvalidField(14)
+        start = at + cls.LENGTH
+        ranges = tuple(_ROD_RANGE.iter_unpack(data[start : start + size]))
+        return cls(source, destination, ranges)
+
+
+@_segment(0xBF, "HHQI")
+class PopulateRodRange(Segment):
+    """BFh: add one range of blocks to a ROD (table 170)."""
+
+    source: int
+    destination: int
+    lba: int
+    number_of_blocks: int
+
+    @property
+    def ranges(self) -> tuple[tuple[int, int], ...]:
+        """The range, as BEh has them."""
+        return ((self.lba, self.number_of_blocks),)
+
+
 # ---------------------------------------------------------------------- digests, vendor specific
 
 
@@ -538,6 +595,8 @@ SEGMENT_TYPES: dict[int, type[Segment]] = {
         RegisterKey,
         MoveReservation,
         BlockImage,
+        PopulateRodRanges,
+        PopulateRodRange,
         StreamToDigest,
         DigestOfDestination,
     )

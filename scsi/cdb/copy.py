@@ -72,6 +72,37 @@ class ReceiveCopyDataLid4(Cdb):
     allocation_length: int = at(10, 4)
 
 
+@cdb(OperationCode.EXTENDED_COPY, ServiceAction.POPULATE_TOKEN)
+class PopulateToken(Cdb):
+    """SBC-4 5.12: which blocks is in the parameter list."""
+
+    list_identifier: int = at(6, 4)
+    parameter_list_length: int = at(10, 4)
+
+
+@cdb(OperationCode.EXTENDED_COPY, ServiceAction.WRITE_USING_TOKEN)
+class WriteUsingToken(Cdb):
+    """SBC-4 5.59: the token, and where to, is in the parameter list."""
+
+    list_identifier: int = at(6, 4)
+    parameter_list_length: int = at(10, 4)
+
+
+@cdb(OperationCode.RECEIVE_COPY_RESULTS, ServiceAction.RECEIVE_ROD_TOKEN_INFORMATION)
+class ReceiveRodTokenInformation(Cdb):
+    """6.26."""
+
+    list_identifier: int = at(2, 4)
+    allocation_length: int = at(10, 4)
+
+
+@cdb(OperationCode.RECEIVE_COPY_RESULTS, ServiceAction.REPORT_ALL_ROD_TOKENS)
+class ReportAllRodTokens(Cdb):
+    """6.31."""
+
+    allocation_length: int = at(10, 4)
+
+
 @cdb(OperationCode.MAINTENANCE_OUT, ServiceAction.CHANGE_ALIASES)
 class ChangeAliases(Cdb):
     """6.2."""

@@ -25,14 +25,18 @@ def _read_capacity_10(unit: BlockDevice, command: Command) -> bytes:
 def _read_capacity_16(unit: BlockDevice, command: Command) -> bytes:
     unit.require_ready()
     unit.look_at_size(but=command.nexus)
-    capacity = Capacity16(
+    return capacity_16(unit).pack()[: ReadCapacity16.unpack(command.cdb).allocation_length]
+
+
+def capacity_16(unit: BlockDevice) -> Capacity16:
+    """Return what READ CAPACITY(16) says of a disk."""
+    return Capacity16(
         unit.blocks - 1,
         unit.block_size,
         physical_exponent=unit.physical_exponent,
         thin=unit.thin,
         reads_zeros=unit.thin,
     )
-    return capacity.pack()[: ReadCapacity16.unpack(command.cdb).allocation_length]
 
 
 def _start_stop_unit(unit: BlockDevice, command: Command) -> None:

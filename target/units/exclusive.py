@@ -6,6 +6,8 @@ from threading import Condition
 from typing import TypeVar
 
 Range = tuple[int, int]  # first byte, byte behind the last
+Watcher = Callable[[int, int], None]
+"""Is told (offset, length) before bytes change."""
 _Argument = TypeVar("_Argument")
 
 
@@ -22,6 +24,26 @@ class Exclusion:
         self._change = Condition()
         self._alone: list[Range] = []
         self._slow: list[Range] = []  # changes that began while somebody was
+        self._watchers: tuple[Watcher, ...] = ()
+
+    @contextmanager
+    def watching(self, watcher: Watcher, length: int) -> Iterator[None]:
+        """Tell `watcher` of every change from now on; within this block there is none at all.
+
+        `length` is that of the medium. Lasts until `unwatch`, or until the block raises.
+        """
+        with self._undisturbed(0, length):
+            self._watchers = (*self._watchers, watcher)
+            try:
+                yield
+            except BaseException:
+                self.unwatch(watcher)
+                raise
+
+    def unwatch(self, watcher: Watcher) -> None:
+        """Tell it no more. From any thread."""
+        with self._change:
+            self._watchers = tuple(one for one in self._watchers if one != watcher)
 
     def change(
         self, offset: int, length: int, action: Callable[[int, _Argument], None], value: _Argument
@@ -29,6 +51,8 @@ class Exclusion:
         """Run `action(offset, value)`, an ordinary change of these bytes."""
         under_way = self._under_way
         under_way.append(None)
+        if self._watchers:
+            self._tell_watchers(offset, length)
         if self._alone:
             under_way.pop()
             self._change_beside(offset, length, action, value)
@@ -48,6 +72,7 @@ class Exclusion:
             self._change.notify_all()  # who wants to be alone may have counted this one
             self._change.wait_for(lambda: not _meets(mine, self._alone))
             self._slow.append(mine)
+        self._tell_watchers(offset, length)  # of those too that came while it waited
         try:
             action(offset, value)
         finally:
@@ -58,6 +83,12 @@ class Exclusion:
     @contextmanager
     def alone(self, offset: int, length: int) -> Iterator[None]:
         """Within this block no change and no other such block touches these bytes."""
+        with self._undisturbed(offset, length):
+            self._tell_watchers(offset, length)
+            yield
+
+    @contextmanager
+    def _undisturbed(self, offset: int, length: int) -> Iterator[None]:
         mine = (offset, offset + length)
         with self._change:
             self._change.wait_for(lambda: not _meets(mine, self._alone))
@@ -69,6 +100,10 @@ class Exclusion:
             with self._change:
                 self._alone.remove(mine)
                 self._change.notify_all()
+
+    def _tell_watchers(self, offset: int, length: int) -> None:
+        for watcher in self._watchers:
+            watcher(offset, length)
 
     def _tell(self) -> None:
         with self._change:

@@ -8,18 +8,23 @@ from serverfree.scsi.cdb.copy import (
     CopyOperationAbort,
     ExtendedCopy,
     ExtendedCopyLid4,
+    PopulateToken,
     ReceiveCopyData,
     ReceiveCopyDataLid4,
     ReceiveCopyFailureDetails,
     ReceiveCopyOperatingParameters,
     ReceiveCopyStatus,
     ReceiveCopyStatusLid4,
+    ReceiveRodTokenInformation,
     ReportAliases,
+    ReportAllRodTokens,
+    WriteUsingToken,
 )
 from serverfree.scsi.cdb.layout import Cdb
 from serverfree.scsi.device import Buffer
-from serverfree.scsi.errors import illegal_request
-from serverfree.scsi.sense import Asc, Sense
+from serverfree.scsi.errors import CheckCondition, illegal_request
+from serverfree.scsi.sense import Asc, Sense, SenseKey
+from serverfree.target.units.access import Access
 from serverfree.target.units.command import Command, Lane, Reply
 from serverfree.target.units.table import SERVICE_ACTION_MASK, Row, Table, table_of
 
@@ -56,6 +61,35 @@ class ThirdPartyCopy(Protocol):
         """Return the whole response of a command 84h, whatever the allocation length.
 
         The allocation length decides what was fetched and can be let go. Raises CheckCondition.
+        """
+
+    @property
+    def makes_tokens(self) -> bool:
+        """Whether it knows POPULATE TOKEN and WRITE USING TOKEN."""
+
+    @property
+    def knows_tokens(self) -> bool:
+        """Whether it knows RECEIVE ROD TOKEN INFORMATION and REPORT ALL ROD TOKENS."""
+
+    def populate_token(
+        self,
+        nexus: Hashable,
+        list_identifier: int,
+        parameter_list: Buffer,
+        aborted: Callable[[], bool],
+    ) -> None:
+        """Make a token by a parameter list of at least one byte. Raises CheckCondition."""
+
+    def write_using_token(
+        self,
+        nexus: Hashable,
+        list_identifier: int,
+        parameter_list: Buffer,
+        aborted: Callable[[], bool],
+    ) -> None:
+        """Write what a token stands for; return when it is done or goes on in the background.
+
+        Looks at `aborted` between its steps. Raises CheckCondition.
         """
 
     @property
@@ -111,12 +145,44 @@ def _copy_operation_abort(unit: Any, command: Command) -> None:
     )
 
 
+_LONGEST_TOKEN_LIST = (1 << 16) + 1  # bytes that its own length field can tell
+
+
+def _token_list_length(unit: Any, cdb: bytes) -> int:
+    length = _stated_length(cdb)
+    return length if length <= _LONGEST_TOKEN_LIST else 0
+
+
+def _token_command(kind: type[PopulateToken | WriteUsingToken]) -> Callable[[Any, Command], None]:
+    """Return what runs POPULATE TOKEN or WRITE USING TOKEN."""
+    populates = kind is PopulateToken
+
+    def run(unit: Any, command: Command) -> None:
+        cdb = kind.unpack(command.cdb)
+        length = cdb.parameter_list_length
+        if length > _LONGEST_TOKEN_LIST:
+            raise illegal_request(Asc.PARAMETER_LIST_LENGTH_ERROR)
+        manager: ThirdPartyCopy = unit.copy_manager
+        act = manager.populate_token if populates else manager.write_using_token
+        if not populates:
+            unit.require_writable()
+            if unit.permission(command.nexus).read_only:
+                raise CheckCondition(Sense(SenseKey.DATA_PROTECT, Asc.WRITE_PROTECTED))
+        unit.require_ready()
+        if length:  # no list is no error and does nothing (SBC-4 5.12.1, 5.59.1)
+            parameter_list = memoryview(command.data_out)[:length]
+            act(command.nexus, cdb.list_identifier, parameter_list, lambda: command.aborted)
+
+    return run
+
+
 _NamesACopy = (
     ReceiveCopyStatus
     | ReceiveCopyData
     | ReceiveCopyFailureDetails
     | ReceiveCopyStatusLid4
     | ReceiveCopyDataLid4
+    | ReceiveRodTokenInformation
 )
 
 
@@ -130,6 +196,11 @@ def _receive_by(
         return _receive(unit, command, cdb.list_identifier, cdb.allocation_length)
 
     return receive
+
+
+def _report_all_rod_tokens(unit: Any, command: Command) -> bytes:
+    cdb = ReportAllRodTokens.unpack(command.cdb)
+    return _receive(unit, command, 0, cdb.allocation_length)
 
 
 def _receive_operating_parameters(unit: Any, command: Command) -> bytes:
@@ -171,6 +242,14 @@ def _has_aliases(unit: Any) -> bool:
     return unit.copy_manager is not None and unit.copy_manager.has_aliases
 
 
+def _makes_tokens(unit: Any) -> bool:
+    return unit.copy_manager is not None and unit.copy_manager.makes_tokens
+
+
+def _knows_tokens(unit: Any) -> bool:
+    return unit.copy_manager is not None and unit.copy_manager.knows_tokens
+
+
 def _has_copy_manager(unit: Any) -> bool:
     return unit.copy_manager is not None
 
@@ -182,6 +261,7 @@ def _row(
     data_out: Callable[[Any, bytes], int] | None = None,
     lane: Lane = Lane.INLINE,
     offered: Callable[[Any], bool] = _has_copy_manager,
+    access: Access = Access.CHANGES,
 ) -> Row:
     return Row(
         name,
@@ -191,6 +271,7 @@ def _row(
         lane=lane,
         service_action=cdb.SERVICE_ACTION,
         offered=offered,
+        access=access,
     )
 
 
@@ -209,6 +290,23 @@ THIRD_PARTY_COPY_TABLE: Table = table_of(
         data_out=_parameter_list_length,
         lane=Lane.DETACHED,
     ),
+    _row(
+        "POPULATE TOKEN",
+        PopulateToken,
+        _token_command(PopulateToken),
+        data_out=_token_list_length,
+        lane=Lane.DETACHED,
+        offered=_makes_tokens,
+        access=Access.READS,
+    ),
+    _row(
+        "WRITE USING TOKEN",
+        WriteUsingToken,
+        _token_command(WriteUsingToken),
+        data_out=_token_list_length,
+        lane=Lane.DETACHED,
+        offered=_makes_tokens,
+    ),
     _row("COPY OPERATION ABORT", CopyOperationAbort, _copy_operation_abort, lane=Lane.DETACHED),
     _row("RECEIVE COPY STATUS(LID1)", ReceiveCopyStatus, _receive_by(ReceiveCopyStatus)),
     _row("RECEIVE COPY DATA(LID1)", ReceiveCopyData, _receive_by(ReceiveCopyData)),
@@ -224,6 +322,18 @@ THIRD_PARTY_COPY_TABLE: Table = table_of(
     ),
     _row("RECEIVE COPY STATUS(LID4)", ReceiveCopyStatusLid4, _receive_by(ReceiveCopyStatusLid4)),
     _row("RECEIVE COPY DATA(LID4)", ReceiveCopyDataLid4, _receive_by(ReceiveCopyDataLid4)),
+    _row(
+        "RECEIVE ROD TOKEN INFORMATION",
+        ReceiveRodTokenInformation,
+        _receive_by(ReceiveRodTokenInformation),
+        offered=_knows_tokens,
+    ),
+    _row(
+        "REPORT ALL ROD TOKENS",
+        ReportAllRodTokens,
+        _report_all_rod_tokens,
+        offered=_knows_tokens,
+    ),
     _row(
         "CHANGE ALIASES",
         ChangeAliases,

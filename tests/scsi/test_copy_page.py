@@ -1,8 +1,10 @@
 """VPD page 8Fh against bytes set by hand from SPC-4 tables 643 to 659."""
 
+from dataclasses import replace
+
 import pytest
 
-from serverfree.scsi.copy_page import ThirdPartyCopyPage
+from serverfree.scsi.copy_page import RodFeatures, ThirdPartyCopyPage
 from serverfree.scsi.copy_results import OperatingParameters
 
 PARAMETERS = OperatingParameters(
@@ -58,10 +60,40 @@ def test_every_descriptor_is_a_multiple_of_four_and_they_ascend() -> None:
 
 
 def test_descriptors_of_other_managers_are_passed_over() -> None:
-    rod_limits = bytes.fromhex("0000 0020") + bytes(32)
-    body = rod_limits + BODY + bytes.fromhex("e000 001c") + bytes(28)
+    body = BODY + bytes.fromhex("e000 001c") + bytes(28)
     raw = bytes([5, 0x8F]) + len(body).to_bytes(2, "big") + body
     assert ThirdPartyCopyPage.unpack(raw) == PAGE
+
+
+def test_descriptors_of_rods() -> None:
+    rods = bytes.fromhex(
+        "0000 0020 000000000000 0102 00015180 0000003c 0000000000000000 0000000000000000"
+    )
+    features = (
+        bytes.fromhex("0106 005c 00" + "00" * 11 + "0000003c 00015180 00015180" + "00" * 18)
+        + bytes.fromhex("0030 00 00 002c")
+        + bytes(44)
+    )
+    types = bytes.fromhex("0108 0084 0000 0080") + b"".join(
+        bytes.fromhex(f"{kind} {flags} 00 0000") + bytes(56)
+        for kind, flags in (("00800001", "83"), ("ffff0001", "02"))
+    )
+    at = BODY.index(bytes.fromhex("8001 0020"))
+    body = rods + BODY[:at] + features + types + BODY[at:]
+    raw = bytes([0, 0x8F]) + len(body).to_bytes(2, "big") + body
+    page = replace(
+        PAGE,
+        rods=RodFeatures(
+            0x0102,
+            60,
+            60,
+            86400,
+            86400,
+            {0xFFFF0001: (False, True, False), 0x00800001: (True, True, True)},
+        ),
+    )
+    assert page.pack() == raw
+    assert ThirdPartyCopyPage.unpack(raw) == page
 
 
 def test_page_of_a_manager_without_extended_copy() -> None:

@@ -19,6 +19,8 @@ from serverfree.scsi.copy_segments import (
     InlineToStream,
     Locate,
     MoveReservation,
+    PopulateRodRange,
+    PopulateRodRanges,
     RegisterKey,
     Segment,
     Space,
@@ -63,6 +65,15 @@ VECTORS: list[tuple[Segment, str]] = [
     (
         StreamToDigest(5, 0x010203, 0xFEDCBA98, cat=True),
         "c0 01 000c 0005 0000 00 010203 fedcba98",
+    ),
+    (
+        PopulateRodRanges(0xFFFF, 2, ((0x0102030405060708, 0x11121314), (9, 1))),
+        "be 00 002c ffff 0002 0000000000 01 0020 0102030405060708 11121314 00000000"
+        "0000000000000009 00000001 00000000",
+    ),
+    (
+        PopulateRodRange(0xFFFF, 2, 0x0102030405060708, 0x11121314),
+        "bf 00 0010 ffff 0002 0102030405060708 11121314",
     ),
     (DigestOfDestination(0x0102), "c1 00 0004 0000 0102"),
     (WriteFilemarks(6, 0x010203, immediate=True), "10 00 0008 0000 0006 01 010203"),

@@ -40,6 +40,7 @@ class Recorder:
 
     maximum_parameter_list_length = 1000
     has_aliases = True
+    makes_tokens = knows_tokens = False
 
     def change_aliases(self, nexus: Hashable, parameter_list: bytes) -> None:
         self.calls.append(("aliases", nexus, bytes(parameter_list)))
