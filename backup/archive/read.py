@@ -5,6 +5,7 @@ tar's three ways to keep sparse files in pax, and what was before ustar. Content
 where it lies is told, so that a tape can be located past it.
 """
 
+import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,7 +13,7 @@ from serverfree.backup.archive import pax, sparse
 from serverfree.backup.archive.header import Header, parse_header, parse_records, text_of
 from serverfree.backup.archive.member import ArchiveError, Data, Kind, Member, Reason
 from serverfree.backup.archive.pax import BLOCK
-from serverfree.backup.archive.writer import XATTR
+from serverfree.backup.archive.writer import REPARSE, XATTR
 
 Read = Callable[[int, int], bytes]
 """Return `length` bytes from an offset of the archive; fewer only where it ends."""
@@ -251,6 +252,10 @@ def _enter_facts(member: Member, facts: dict[str, Any] | None) -> None:
     if isinstance(stream, str) and stream and member.path.endswith(f":{stream}"):
         member.path = member.path.removesuffix(f":{stream}")
         member.stream = stream
+    reparse = facts.get("reparse")
+    if isinstance(reparse, str):
+        with contextlib.suppress(ValueError):
+            member.attributes = {**member.attributes, REPARSE: bytes.fromhex(reparse)}
     if isinstance(reason, str) and reason in {one.value for one in Reason}:
         member.reason = Reason(reason)
         member.server_bytes = sum(each.length for each in member.data)

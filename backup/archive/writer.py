@@ -13,7 +13,7 @@ XATTR = "SCHILY.xattr.system."
 """How the records of attributes begin: GNU tar and star restore them as extended attributes."""
 
 # An attribute is set when those before it are there: through a reparse point nothing reaches the
-# file itself, so that comes last; all else changes times.
+# directory itself, so that comes last; all else changes times.
 _ORDER = (
     "ntfs_acl",
     "ntfs_object_id",
@@ -23,6 +23,10 @@ _ORDER = (
     "ntfs_times",
     "ntfs_reparse_data",
 )
+REPARSE = "ntfs_reparse_data"
+"""Of a file it goes into our note: GNU tar would set it before it writes the content, which then
+has nowhere to go (tried with 1.34).
+"""
 _RANK = {name: rank for rank, name in enumerate(_ORDER)}
 
 _TYPES = {
@@ -89,7 +93,8 @@ class ArchiveWriter:
             records = [*sparse.records_of(path, member.size), *records]
             shown = sparse.shown_name(path)
         for name in sorted(member.attributes, key=lambda name: (_RANK.get(name, 0), name)):
-            records.append((XATTR + name, member.attributes[name]))
+            if name != REPARSE or member.kind is Kind.DIRECTORY:
+                records.append((XATTR + name, member.attributes[name]))
         header = pax.pack_member(
             path,
             _TYPES[member.kind],
@@ -148,6 +153,8 @@ def _facts_of(member: Member) -> dict[str, Any]:
         facts["sequence"] = member.sequence
     if member.stream:
         facts["stream"] = member.stream
+    if member.kind is Kind.FILE and REPARSE in member.attributes:
+        facts["reparse"] = member.attributes[REPARSE].hex()
     if member.reason is not None:
         facts["reason"] = member.reason.value
     return facts

@@ -32,6 +32,8 @@ PACKAGES = {
     "mkntfs": "ntfs-3g",
     "ntfsfallocate": "ntfs-3g",
     "fusermount": "fuse3",
+    "tar": "tar",
+    "ntfsfix": "ntfs-3g",
 }
 
 

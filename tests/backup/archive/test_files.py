@@ -274,3 +274,14 @@ def test_pieces_are_inline_but_for_disk_data():
     ((_, pieces),) = made.members([file(1, "a", stream)])
     kinds = [type(piece) for piece in pieces]
     assert kinds == [Inline, FromDisk, Inline]
+
+
+def test_a_reparse_point_of_a_file_is_in_our_note_and_of_a_directory_an_attribute():
+    files = [
+        file(1, "f", resident(b"content"), ntfs_reparse_data=b"\xbc\x0a\0\0"),
+        file(2, "d", directory=True, ntfs_reparse_data=b"\x03\0\0\xa0"),
+    ]
+    archive, written, _ = archive_of(files, DISK)
+    assert members_of(archive) == written
+    assert archive.count(b"SCHILY.xattr.system.ntfs_reparse_data=\x03\0\0\xa0\n") == 1
+    assert archive.count(b"ntfs_reparse_data") == 1
