@@ -20,6 +20,7 @@ PACKAGES = {
     "qemu-img's iscsi driver": "qemu-block-extra",
     "tgtd": "tgt",
     "tgtadm": "tgt",
+    "iperf3": "iperf3",
     "istgt": "istgt",
     "iscsi-inq": "libiscsi-bin",
     "tshark": "tshark",
