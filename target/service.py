@@ -262,9 +262,17 @@ def _open_unit(config: UnitConfig, iqn: str) -> Unit:
     if isinstance(config, TapeConfig):
         cartridge = open_cartridge(config.path, capacity=config.capacity)
         return StreamUnit(config.name, cartridge, target=iqn)
-    file = open_file_store(
-        config.path, size=config.size, readonly=config.readonly, thin=config.thin
-    )
+    with ExitStack() as opened:
+        file = open_file_store(
+            config.path, size=config.size, readonly=config.readonly, thin=config.thin
+        )
+        opened.callback(file.close)
+        unit = _open_disk(config, iqn, file)
+        opened.pop_all()
+    return unit
+
+
+def _open_disk(config: DiskConfig, iqn: str, file: BlockStore) -> Unit:
     # A medium that fails, fails under its snapshots too.
     store = _with_faults(file, config)
     # Nothing is written beside what may only be read, and nothing changes there.
