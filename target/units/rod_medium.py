@@ -14,6 +14,9 @@ from serverfree.target.units.block_medium import capacity_16
 ROD_SNAPSHOT = "rod-"
 """How the names of snapshots begin that RODs are made of. They are nobody's LUN."""
 
+MOST_KEPT = 16
+"""Snapshots of one disk for RODs at once: those that people take need room too."""
+
 _ALWAYS = frozenset(
     (RodType.ACCESS_UPON_REFERENCE, RodType.CHANGE_VULNERABLE, RodType.ANY_POINT_IN_TIME)
 )
@@ -63,6 +66,9 @@ class RodMedium:
         if rod_type is RodType.CHANGE_VULNERABLE:
             return _Watched(unit, ranges)
         assert isinstance(unit.store, SnapshotOrigin), "there is no such type without"
+        kept = sum(one.name.startswith(ROD_SNAPSHOT) for one in unit.store.snapshots())
+        if kept >= MOST_KEPT:
+            raise ValueError(f"{unit.name} keeps {kept} points in time for tokens already")
         return _Kept(unit.store)
 
 
