@@ -39,6 +39,7 @@ VERBS: dict[str, Verb] = {
         "serverfree.initiator.commands.copy_results", "ask a copy manager about its copies"
     ),
     "backup": Verb("serverfree.backup.commands.backup", "back up a disk to tape, server-free"),
+    "restore": Verb("serverfree.backup.commands.restore", "restore from tape, server-free"),
     "verify": Verb("serverfree.backup.commands.verify", "read a backup's tape again and compare"),
     "backups": Verb("serverfree.backup.commands.backups", "list the backups in the catalog"),
     "ls": Verb("serverfree.backup.commands.ls", "list the files in a backup"),
