@@ -111,6 +111,13 @@ class SnapshotStore:
 
     def pread(self, offset: int, length: int) -> bytes:
         """Return the bytes as they were. Raises ReadError."""
+        try:
+            return self._read(offset, length)
+        finally:
+            # Looked at last: a writer that cannot save a chunk says so before it writes.
+            self._require_valid()
+
+    def _read(self, offset: int, length: int) -> bytes:
         parts = []
         end = offset + length
         while offset < end:
@@ -122,8 +129,6 @@ class SnapshotStore:
                 run = self._still_there(offset, run)
                 parts.append(data[:run])
             offset += run
-        # Looked at last: a writer that cannot save a chunk says so before it writes.
-        self._require_valid()
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _require_valid(self) -> None:
@@ -161,7 +166,6 @@ class SnapshotStore:
         for generation in generations:
             chunks = generation.chunks
             if chunks is None or generation.delta is None:
-                self._require_valid()
                 raise ReadError(errno.EIO, f"snapshot {self._snapshot.name} is not complete")
             chunk = at >> chunks.shift
             boundary = chunk + 1 << chunks.shift
