@@ -46,7 +46,10 @@ def grow_volume(target: Target) -> int:
     ):
         _run("ntfsresize", "--force", "--force", "--no-progress-bar", str(shadow.path))
         grown = Volume.open(shadow)
-        changed = list(shadow.differences(Ranges(grown.metadata()).all))
+        # The backup of the boot sector goes to the disk's end, which may lie behind the volume's.
+        sector = grown.boot.sector_size
+        places = Ranges([*grown.metadata(), (shadow.size - sector, sector)])
+        changed = list(shadow.differences(places.all))
         boot = [each for each in changed if each[0] == 0]
         rest = [each for each in changed if each[0] != 0]
         # The boot sector tells of the new size when all else does.
