@@ -51,6 +51,10 @@ class Damaged(CatalogError):
     """This is no packed catalog, or not a whole one."""
 
 
+class Newer(CatalogError):
+    """A packed catalog that a newer program has made."""
+
+
 @dataclass(frozen=True, slots=True)
 class Trailer:
     """What the last 512 bytes of a packed catalog say. `length` is that of all of it, themselves
@@ -233,7 +237,7 @@ def _check(path: Path, checked: Path, trailer: Trailer) -> None:
             own.text_factory = rows.decode_text
             _check_whole(own, trailer)
             schema.upgrade(own, version)
-    except CatalogError:
+    except (Damaged, Newer):
         raise
     except (sqlite3.Error, ValueError) as error:
         raise Damaged(f"the catalog on the tape is damaged: {error}") from error
@@ -268,7 +272,7 @@ def _version(hostile: sqlite3.Connection) -> int:
     if application != schema.APPLICATION_ID or version < 1:
         raise Damaged("the catalog on the tape is a database of something else")
     if version > schema.VERSION:
-        raise CatalogError(
+        raise Newer(
             f"the catalog on the tape is of version {version}, this program knows up to "
             f"{schema.VERSION}: use the newer serverfree that wrote it"
         )
@@ -312,6 +316,7 @@ def _checked(
         (name, int if kind == "INTEGER" else bytes, optional)
         for name, (kind, optional) in declared.items()
     ]
+    texts = {name for name, (kind, _) in declared.items() if kind == "TEXT"}
     columns = {name: index for index, name in enumerate(declared)}
     check = _CHECKS.get(table)
     last: tuple[Any, ...] = ()
@@ -319,6 +324,8 @@ def _checked(
         for value, (name, kind, optional) in zip(row, kinds, strict=True):
             if type(value) is not kind and not (value is None and optional):
                 raise Damaged(f"the catalog on the tape has a {table}.{name} of another type")
+            if value is not None and name in texts:
+                rows.decode_text(bytes(value))
         key = row[:keys]
         if key <= last:
             raise Damaged(f"the catalog on the tape has its {table} out of order")

@@ -90,6 +90,9 @@ def backup_of(row: Mapping[str, Any], warnings: tuple[str, ...]) -> Backup:
         facts["mode"] = Mode(facts["mode"])
         if facts["volume"] is not None:
             facts["volume"] = volume_of(json.loads(facts["volume"]))
+        report = json.loads(values["report"])
+        if not isinstance(report, dict):
+            raise ValueError("a report that is no object")
         return Backup(
             id=values["id"],
             facts=BackupFacts(**facts),
@@ -97,7 +100,7 @@ def backup_of(row: Mapping[str, Any], warnings: tuple[str, ...]) -> Backup:
             finished=values["finished"],
             blocks=values["blocks"],
             size=values["size"],
-            report=json.loads(values["report"]),
+            report=report,
             warnings=warnings,
         )
     except (ValueError, TypeError, KeyError, RecursionError) as error:

@@ -93,7 +93,6 @@ SCRIPTS: tuple[str, ...] = (
     CREATE INDEX folders_by_path ON folders (path);
     CREATE INDEX folders_by_parent ON folders (parent);
     CREATE INDEX members_by_folder ON members (folder, name, stream);
-    CREATE INDEX members_by_name ON members (name);
     """,
 )
 VERSION = len(SCRIPTS)
