@@ -1,31 +1,47 @@
 """A copy manager as typed verbs: EXTENDED COPY and what can be asked about it (SPC-4 5.17.3)."""
 
+import time
+from collections.abc import Sequence
+
 from serverfree.initiator.copy_facts import held_data
 from serverfree.initiator.unit import Unit
 from serverfree.scsi.cdb.copy import (
     CopyOperationAbort,
     ExtendedCopy,
     ExtendedCopyLid4,
+    PopulateToken,
     ReceiveCopyData,
     ReceiveCopyDataLid4,
     ReceiveCopyFailureDetails,
     ReceiveCopyOperatingParameters,
     ReceiveCopyStatus,
     ReceiveCopyStatusLid4,
+    ReceiveRodTokenInformation,
+    ReportAllRodTokens,
+    WriteUsingToken,
 )
 from serverfree.scsi.cdb.layout import Cdb
 from serverfree.scsi.copy_list import CopyList
 from serverfree.scsi.copy_page import ThirdPartyCopyPage
 from serverfree.scsi.copy_results import (
+    CopyOperationStatus,
     CopyStatus,
     FailureDetails,
     OperatingParameters,
     OperationStatus,
 )
 from serverfree.scsi.device import Pending
+from serverfree.scsi.rod_token import PopulateList, Range, WriteList
 
 _LENGTH = 512
 _DATA_LENGTH = 64 << 10
+_LONG = {"data", "tokens", "all-tokens"}
+_UNDER_WAY = (
+    CopyOperationStatus.IN_PROGRESS,
+    CopyOperationStatus.IN_FOREGROUND,
+    CopyOperationStatus.IN_BACKGROUND,
+)
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.5  # seconds between two questions
 
 
 def copy_cdb(copy: CopyList, length: int) -> bytes:
@@ -45,7 +61,7 @@ class CopyManager(Unit):
         """Return the bytes of one of the answers that `copy_facts.DECODERS` can read."""
         if what == "capabilities":
             return self.vpd(ThirdPartyCopyPage.PAGE_CODE)
-        length = _DATA_LENGTH if what == "data" else _LENGTH
+        length = _DATA_LENGTH if what in _LONG else _LENGTH
         while True:
             answer = self.fetch(_question(what, list_identifier, length, lid4), length)
             whole = 4 + int.from_bytes(answer[:4], "big")
@@ -89,6 +105,54 @@ class CopyManager(Unit):
         answer = self.response("data", list_identifier, lid4=True)
         return OperationStatus.unpack(answer, with_data=True)
 
+    def populate_token(
+        self,
+        ranges: Sequence[Range],
+        *,
+        rod_type: int | None = None,
+        inactivity: int = 0,
+        list_identifier: int = 1,
+    ) -> bytes:
+        """POPULATE TOKEN: return a ROD token of these blocks of the unit (SBC-4 5.12).
+
+        `inactivity` is in seconds, 0 for what the manager has by default. Raises ScsiError,
+        ValueError if there is no token.
+        """
+        parameters = PopulateList(ranges, rod_type, inactivity).pack()
+        self.run(PopulateToken(list_identifier, len(parameters)), data_out=parameters)
+        tokens = self.token_information(list_identifier).tokens
+        if not tokens:
+            raise ValueError(f"{self.device} made no token")
+        return tokens[0][1]
+
+    def write_using_token(
+        self,
+        token: bytes,
+        ranges: Sequence[Range],
+        *,
+        offset: int = 0,
+        delete: bool = False,
+        list_identifier: int = 1,
+    ) -> int:
+        """WRITE USING TOKEN: return how many blocks are written (SBC-4 5.59). Raises ScsiError.
+
+        `offset` into what the token represents is in blocks of this unit.
+        """
+        parameters = WriteList(token, ranges, offset, delete).pack()
+        self.run(WriteUsingToken(list_identifier, len(parameters)), data_out=parameters)
+        return self.token_information(list_identifier).transfer_count
+
+    def token_information(self, list_identifier: int) -> OperationStatus:
+        """How a copy has ended, with the tokens it made; waits while it is under way (SA 7)."""
+        pause = _FIRST_PAUSE
+        while True:
+            answer = self.response("tokens", list_identifier, lid4=True)
+            status = OperationStatus.unpack(answer, with_data=True)
+            if status.status not in _UNDER_WAY:
+                return status
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
     def abort_operation(self, list_identifier: int) -> None:
         """COPY OPERATION ABORT: end a copy that has a list identifier of 32 bits."""
         self.run(CopyOperationAbort(list_identifier=list_identifier))
@@ -106,6 +170,10 @@ def _question(what: str, list_identifier: int, length: int, lid4: bool) -> Cdb:
             return ReceiveCopyData(list_identifier, length)
         case "data", True:
             return ReceiveCopyDataLid4(list_identifier, length)
+        case "tokens", True:
+            return ReceiveRodTokenInformation(list_identifier, length)
+        case "all-tokens", False:
+            return ReportAllRodTokens(length)
         case "failure", False:
             return ReceiveCopyFailureDetails(list_identifier, length)
     raise ValueError(f"no such question of a copy manager: {what}{' (LID4)' if lid4 else ''}")

@@ -14,6 +14,11 @@
     device_type = "tape"
     pad = true
 
+    [[cscd]]
+    name = "before"
+    rod = "persistent"    # or 0x00800002; populated by segments. Or token = { file = "rod.token" }
+    return_token = true   # then also lifetime and inactivity; of a token: delete_token
+
     [[segment]]
     type = "inline to stream"
     destination = "tape"
@@ -52,12 +57,14 @@ from serverfree.iscsi.names import Portal
 from serverfree.scsi.copy_cscd import (
     CSCD_LENGTH,
     PARAMETERS,
+    ROD_FROM_TOKEN,
     AliasCscd,
     BlockParameters,
     Extension,
     IdentificationCscd,
     Ipv4Cscd,
     Ipv6Cscd,
+    RodCscd,
     StreamParameters,
 )
 from serverfree.scsi.copy_list import NORMAL_PRIORITY, THIS_UNIT, CopyList, ListIdUsage
@@ -65,6 +72,7 @@ from serverfree.scsi.copy_segments import SEGMENT_TYPES, InlineToStream, Segment
 from serverfree.scsi.designator import Association, CodeSet, Designator, DesignatorType
 from serverfree.scsi.inquiry import DeviceType
 from serverfree.scsi.luns import pack_lun
+from serverfree.scsi.rod_token import RodType
 
 LookUp = Callable[[str], Endpoint]
 """Asks the unit of a URL what it is and how it is named."""
@@ -115,12 +123,12 @@ def describe(description: Any, look_up: LookUp, folder: Path = Path()) -> CopyLi
     """Return the parameter list that a description, parsed already, stands for."""
     top = _Entry(description, "the description")
     reader = _Reader(look_up, folder)
-    for number, one in enumerate(top.entries("cscd")):
-        reader.add_cscd(_Entry(one, f"CSCD {number}"))
     # What the description puts there itself comes first, so that offsets can count on it.
     inline = top.take("inline", None)
     if inline is not None:
         reader.add_inline(reader.blob(inline, "inline"))
+    for number, one in enumerate(top.entries("cscd")):
+        reader.add_cscd(_Entry(one, f"CSCD {number}"))
     for number, one in enumerate(top.entries("segment")):
         reader.add_segment(_Entry(one, f"segment {number}"))
     copy = CopyList(
@@ -241,6 +249,10 @@ class _Reader:
             return self._raw(entry)
         if "alias" in entry:
             return self._by_alias(entry)
+        if "rod" in entry:
+            return self._rod(entry)
+        if "token" in entry:
+            return self._token(entry)
         return self._by_address(entry) if "address" in entry else self._identification(entry)
 
     def _by_alias(self, entry: _Entry) -> Any:
@@ -253,6 +265,30 @@ class _Reader:
         device_type = self._device_type(entry)
         parameters = self._parameters(entry, device_type, 0)
         return AliasCscd(lun, value, parameters, device_type)
+
+    def _rod(self, entry: _Entry) -> RodCscd:
+        """FEh: a ROD that segments of this list populate."""
+        value = entry.take("rod")
+        name = str(value).upper().replace("-", "_").replace(" ", "_")
+        named = RodType.__members__.get(name)
+        return RodCscd(
+            THIS_UNIT,
+            entry.as_number("rod", value) if named is None else int(named),
+            entry.number("lifetime", 0),
+            entry.number("inactivity", 0),
+            entry.flag("return_token"),
+            device_type=entry.number("device_type", 0),
+        )
+
+    def _token(self, entry: _Entry) -> RodCscd:
+        """FEh: what a token represents, which goes into the inline data."""
+        token = self.blob(entry.take("token"), f"{entry.where}: token")
+        return RodCscd(
+            ROD_FROM_TOKEN,
+            RodType.FROM_TOKEN,
+            delete_token=entry.flag("delete_token"),
+            token_offset=self.add_inline(token),
+        )
 
     def _by_address(self, entry: _Entry) -> Any:
         """E5h or EAh: a LUN behind a portal."""

@@ -6,9 +6,10 @@ from enum import IntEnum
 from typing import Any
 
 from serverfree.initiator.copy_listing import words_of
-from serverfree.scsi.copy_cscd import IdentificationCscd
-from serverfree.scsi.copy_page import ThirdPartyCopyPage
+from serverfree.scsi.copy_cscd import CSCD_TYPES, IdentificationCscd
+from serverfree.scsi.copy_page import RodFeatures, ThirdPartyCopyPage
 from serverfree.scsi.copy_results import (
+    BLOCKS,
     UPDATE_DELAY_ENDED,
     UPDATE_DELAY_UNKNOWN,
     CopyCommandStatus,
@@ -19,6 +20,7 @@ from serverfree.scsi.copy_results import (
     OperationStatus,
 )
 from serverfree.scsi.copy_segments import SEGMENT_TYPES
+from serverfree.scsi.rod_token import MANAGEMENT_TOKEN_LENGTH, RodToken, RodType
 from serverfree.scsi.sense import Sense
 from serverfree.scsi.status import Status
 from serverfree.scsi.vpd import HEADER_LENGTH
@@ -83,7 +85,52 @@ def page_facts(page: bytes) -> Facts:
         for action in actions
     ]
     cscd_ids = [f"{one:04X}h" for one in parsed.cscd_ids]
-    return {"commands": commands, "cscd_ids": cscd_ids} | _parameters(parsed.parameters)
+    facts = {"commands": commands, "cscd_ids": cscd_ids} | _parameters(parsed.parameters)
+    return facts if parsed.rods is None else facts | _rods(parsed.rods)
+
+
+def token_facts(response: bytes) -> Facts:
+    """RECEIVE ROD TOKEN INFORMATION (6.26)."""
+    operation = OperationStatus.unpack(response, with_data=True)
+    tokens = [
+        {"cscd": cscd_id, **_token(token), "token": token.hex()}
+        for cscd_id, token in operation.tokens
+    ]
+    facts = _operation(operation)
+    if operation.transfer_count_units == BLOCKS:
+        facts["blocks_transferred"] = operation.transfer_count
+    return facts | {"tokens": tokens}
+
+
+def all_token_facts(response: bytes) -> Facts:
+    """REPORT ALL ROD TOKENS (6.31): what is told of each, which is not enough to use it."""
+    body = _whole(response)[8:]
+    if len(body) % MANAGEMENT_TOKEN_LENGTH:
+        raise ValueError(f"{len(body)} bytes are not whole ROD management tokens")
+    starts = range(0, len(body), MANAGEMENT_TOKEN_LENGTH)
+    return {"tokens": [_token(body[at : at + MANAGEMENT_TOKEN_LENGTH]) for at in starts]}
+
+
+def rod_type_name(code: int) -> str:
+    """Return a ROD type with what it is: `00800002h persistent`."""
+    try:
+        return f"{code:08X}h {RodType(code).name.lower().replace('_', ' ')}"
+    except ValueError:
+        return f"{code:08X}h"
+
+
+def _token(raw: bytes) -> Facts:
+    token = RodToken.unpack(raw)
+    try:
+        creator = str(IdentificationCscd.unpack(token.creator).designator)
+    except ValueError:
+        creator = "unknown"
+    return {
+        "rod_type": rod_type_name(token.type),
+        "identifier": token.identifier.hex(),
+        "creator": creator,
+        "bytes_represented": token.bytes_represented,
+    }
 
 
 DECODERS: dict[tuple[str, bool], Callable[[bytes], Facts]] = {
@@ -92,6 +139,8 @@ DECODERS: dict[tuple[str, bool], Callable[[bytes], Facts]] = {
     ("data", False): data_facts,
     ("data", True): operation_data_facts,
     ("failure", False): failure_facts,
+    ("tokens", True): token_facts,
+    ("all-tokens", False): all_token_facts,
     ("parameters", False): parameter_facts,
     ("capabilities", False): page_facts,
 }
@@ -103,7 +152,10 @@ def descriptor_name(code: int) -> str:
     kind = SEGMENT_TYPES.get(code)
     if kind is not None:
         return f"{code:02X}h {words_of(kind.__name__)}"
-    return "E4h identification CSCD" if code == IdentificationCscd.TYPE else f"{code:02X}h"
+    cscd = CSCD_TYPES.get(code)
+    if cscd is None:
+        return f"{code:02X}h"
+    return f"{code:02X}h {words_of(cscd.__name__.removesuffix('Cscd'))} CSCD"
 
 
 def _operation(operation: OperationStatus) -> Facts:
@@ -118,6 +170,24 @@ def _operation(operation: OperationStatus) -> Facts:
         "segments_processed": operation.segments_processed,
         "bytes_transferred": operation.bytes_transferred,
         "held_data_discarded": operation.held_data_discarded,
+    }
+
+
+def _rods(rods: RodFeatures) -> Facts:
+    return {
+        "maximum_token_ranges": rods.maximum_ranges,
+        "default_token_inactivity": rods.default_inactivity,
+        "maximum_token_inactivity": rods.maximum_inactivity,
+        "minimum_token_lifetime": rods.minimum_lifetime,
+        "maximum_token_lifetime": rods.maximum_lifetime,
+        "rod_types": {
+            rod_type_name(code): [
+                word
+                for word, has in zip(("internal", "token in", "token out"), can, strict=True)
+                if has
+            ]
+            for code, can in sorted(rods.types.items())
+        },
     }
 
 

@@ -11,6 +11,7 @@ from serverfree.scsi.copy_cscd import (
     IdentificationCscd,
     Ipv4Cscd,
     Ipv6Cscd,
+    RodCscd,
     StreamParameters,
 )
 from serverfree.scsi.copy_list import CopyList
@@ -59,6 +60,8 @@ def describe_cscd(cscd: Any) -> str:
             unit = str(cscd.designator)
         case Ipv4Cscd() | Ipv6Cscd():
             unit = f"LUN {unpack_lun(cscd.lun)} at {cscd.address} port {cscd.port}"
+        case RodCscd():
+            return _describe_rod(cscd)
         case AliasCscd():
             unit = f"LUN {unpack_lun(cscd.lun)} of alias {cscd.alias.hex()}"
         case Extension():
@@ -74,6 +77,22 @@ def describe_cscd(cscd: Any) -> str:
         blocks = f"blocks of {parameters.block_length}" if parameters.fixed else "variable blocks"
         return f"{code} tape {unit}, {blocks}{pad}"
     return f"{code} device type {cscd.device_type:02X}h {unit}{pad}"
+
+
+def _describe_rod(cscd: RodCscd) -> str:
+    flags = "".join(
+        f" {name.replace('_', ' ').upper()}"
+        for name in ("return_token", "delete_token")
+        if getattr(cscd, name)
+    )
+    if not cscd.rod_type:
+        return f"{cscd.TYPE:02X}h ROD of the token at inline byte {cscd.token_offset}{flags}"
+    times = "".join(
+        f", {name} {getattr(cscd, name)} s"
+        for name in ("lifetime", "inactivity")
+        if getattr(cscd, name)
+    )
+    return f"{cscd.TYPE:02X}h ROD of type {cscd.rod_type:08X}h{times}{flags}"
 
 
 def describe_segment(segment: Any) -> str:

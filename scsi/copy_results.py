@@ -151,8 +151,8 @@ class OperationStatus:
     """RECEIVE COPY STATUS(LID4) (table 248), the header that other responses share.
 
     `response_to` is the service action of the command that originated the copy; `update_delay` in
-    milliseconds says when to ask again. `data` is what DATA(LID4) has behind it (table 240), None
-    for the status alone.
+    milliseconds says when to ask again. `data` is what DATA(LID4) has behind it (table 240) or ROD
+    TOKEN INFORMATION (table 256), None for the status alone.
     """
 
     status: int
@@ -196,6 +196,25 @@ class OperationStatus:
         if self.transfer_count_units >= len(_BYTES_PER_UNIT):
             return None
         return self.transfer_count * _BYTES_PER_UNIT[self.transfer_count_units]
+
+    @property
+    def tokens(self) -> list[tuple[int, bytes]]:
+        """The ROD tokens in `data`, each with the CSCD DESCRIPTOR ID it was made for (table 257).
+
+        ValueError if one is cut short.
+        """
+        tokens: list[tuple[int, bytes]] = []
+        left = self.data or b""
+        while left:
+            end = _TOKEN_AT + 8 + int.from_bytes(left[_TOKEN_AT + 6 : _TOKEN_AT + 8], "big")
+            if len(left) < max(end, _TOKEN_AT + 8):
+                raise ValueError(f"ROD token descriptor cut short at {len(left)} bytes")
+            tokens.append((int.from_bytes(left[:_TOKEN_AT], "big"), left[_TOKEN_AT:end]))
+            left = left[end:]
+        return tokens
+
+
+_TOKEN_AT = 2  # in a ROD token descriptor
 
 
 def pack_held_data(data: bytes) -> bytes:

@@ -20,7 +20,7 @@ from serverfree.scsi.errors import CheckCondition
 from serverfree.scsi.sense import Asc, SenseKey
 
 _WHAT = tuple(dict.fromkeys(what for what, _ in DECODERS))
-_OF_A_COPY = ("status", "data", "failure")
+_OF_A_COPY = ("status", "data", "failure", "tokens")
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -39,7 +39,9 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument("what", choices=_WHAT)
     parser.add_argument("--list-id", type=NUMBER, default=1, metavar="N", help="default 1")
     parser.add_argument(
-        "--lid4", action="store_true", help="the list identifier is one of 32 bits (status, data)"
+        "--lid4",
+        action="store_true",
+        help="the list identifier is one of 32 bits (status, data; that of tokens always is)",
     )
     parser.set_defaults(wrong=parser.error)
     add_json(parser)
@@ -47,6 +49,7 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print one of the answers."""
+    args.lid4 |= args.what == "tokens"
     question = args.what, args.lid4
     if question not in DECODERS:
         args.wrong(f"{args.what} has no form for list identifiers of 32 bits")

@@ -169,6 +169,43 @@ def test_a_unit_by_alias():
     assert "LUN 5 of alias 0000000000000102" in list(annotate_copy(copy))[2]
 
 
+def test_rods_populated_and_from_tokens():
+    copy = describe(
+        {
+            "inline": "aabbcc",
+            "cscd": [
+                {"name": "before", "rod": "change vulnerable", "return_token": True,
+                 "lifetime": 0x1122, "inactivity": 0x3344},
+                {"name": "given", "token": {"hex": "5a" * 512}, "delete_token": True},
+            ],
+            "segment": [
+                {"type": "populate rod ranges", "source": "this unit", "destination": "before",
+                 "ranges": [[1, 2], [3, 4]]},
+                {"type": "populate rod range", "source": "this unit", "destination": "before",
+                 "lba": 5, "number_of_blocks": 6},
+            ],
+        },
+        lambda url: DISK,
+    )  # fmt: skip
+    packed = copy.pack()
+    assert packed[16:48] == bytes.fromhex(
+        "fe 00 0000 ffff 0000 00800001 00001122 00003344 0000 01 00 00000000 00000000"
+    )
+    assert packed[48:80] == bytes.fromhex(
+        "fe 00 0000 f800 0000 00000000 00000000 00000000 0000 00 01 00000004 00000000"
+    )
+    assert packed[80:148] == bytes.fromhex(
+        "be 00 002c ffff 0000 0000000000 01 0020 0000000000000001 00000002 00000000"
+        "0000000000000003 00000004 00000000"
+        "bf 00 0010 ffff 0000 0000000000000005 00000006"
+    )
+    assert packed[148:] == bytes.fromhex("aabbcc00") + b"Z" * 512
+    lines = list(annotate_copy(copy))
+    times = "lifetime 4386 s, inactivity 13124 s"
+    assert f"  CSCD 0: FEh ROD of type 00800001h, {times} RETURN TOKEN" in lines
+    assert "  CSCD 1: FEh ROD of the token at inline byte 4 DELETE TOKEN" in lines
+
+
 def test_a_tape_of_fixed_blocks():
     entry = {"designator": "naa.3000000000000002", "device_type": 1, "block_length": "64KiB"}
     [cscd] = describe({"cscd": [entry]}, look_up).cscds

@@ -21,7 +21,45 @@ OPERATION = (
     + "0000"
 )
 
+CREATOR = "e4 00 0000 01 03 00 08 3000000000000001" + "00" * 12 + "00 000200"
+MANAGEMENT_TOKEN = "00800002 0000 01f8 0102030405060708" + CREATOR + "00" * 14 + "0c00" + "00" * 32
+
 RESPONSES = {
+    # Table 256: the header of table 248, a length, an id and a token of 512 bytes.
+    ("tokens", True): (
+        "00000222 10 01 0000 fffffffe 00 00 00 f1 0000000000000006 0000 000000000000"
+        "00000202 0003" + MANAGEMENT_TOKEN + "5a" * 416,
+        {
+            "status": "completed",
+            "response_to_service_action": "10h",
+            "blocks_transferred": 6,
+            "tokens": [
+                {
+                    "cscd": 3,
+                    "rod_type": "00800002h persistent",
+                    "identifier": "0102030405060708",
+                    "creator": "naa.3000000000000001",
+                    "bytes_represented": 3072,
+                    "token": (MANAGEMENT_TOKEN + "5a" * 416).replace(" ", ""),
+                }
+            ],
+        },
+    ),
+    # Table 278.
+    ("all-tokens", False): (
+        "000000c4 00000000" + MANAGEMENT_TOKEN + MANAGEMENT_TOKEN.replace("00800002", "ffffffff"),
+        {
+            "tokens": [
+                {
+                    "rod_type": name,
+                    "identifier": "0102030405060708",
+                    "creator": "naa.3000000000000001",
+                    "bytes_represented": 3072,
+                }
+                for name in ("00800002h persistent", "FFFFFFFFh")
+            ],
+        },
+    ),
     # Table 253: bit 7 is HELD DATA DISCARDED, the count is in KiB.
     ("status", False): (
         "00000008 81 0003 01 00000400",
