@@ -31,7 +31,10 @@ Generation = Annotated[
 
 _TOKEN = "bearer"
 _COMMON = {
+    400: "the body is no JSON that could be read",
     401: "the token is missing or wrong",
+    408: "the body did not come in time",
+    413: "the body is too large",
     422: "the request is not as this document says",
     503: "too much is being asked at once, or the server stops",
 }

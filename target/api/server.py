@@ -14,6 +14,7 @@ from serverfree.target.service import Service
 TOKEN_VARIABLE = "SERVERFREE_TOKEN"
 _MOST_CONNECTIONS = 256
 _LARGEST_HEAD = 16 << 10
+_BACKLOG = 128
 _STOP_TIME = 5  # seconds for answers that are on their way
 
 
@@ -39,6 +40,7 @@ class ApiServer:
         try:
             self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             self._listener.bind((portal.host, portal.port))
+            self._listener.listen(_BACKLOG)  # now: whoever is told of us may come at once
         except OSError as error:
             self._listener.close()
             raise OSError(error.errno, f"cannot listen at {portal}: {error.strerror}") from None
