@@ -34,7 +34,7 @@ _TIMES = Struct("<QQQQ")
 _SECURITY_ID = Struct("<I")
 _SECURITY_ID_AT = 0x34
 _UINT32 = Struct("<I")
-_DIRECTORY, _NORMAL, _REPARSE_POINT = 0x10000000, 0x80, 0x400
+_DIRECTORY, _NORMAL, _REPARSE_POINT = 0x10, 0x80, 0x400
 _EPOCH = 116_444_736_000_000_000  # 1970 in 100 ns since 1601
 _LARGEST_METADATA = 1 << 20  # bytes: twice what NTFS lets any of them have
 

@@ -10,6 +10,7 @@ import hashlib
 import os
 import random
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -48,6 +49,8 @@ class Manifest:
     """By path and name of the stream; a file with several hard links under the first."""
     links: dict[str, str] = field(default_factory=dict)
     """Further hard links, to the path that was first."""
+    symlinks: dict[str, str] = field(default_factory=dict)
+    """To their target. They are no streams above; on the volume a system file holds the target."""
     files: set[str] = field(default_factory=set)
     directories: set[str] = field(default_factory=set)
     """Both: every path that a walk of the mounted volume finds, without the root."""
@@ -79,13 +82,17 @@ def mounted(image: Path, at: Path, *options: str) -> Iterator[Path]:
     at.mkdir(exist_ok=True)
     words = ",".join(["streams_interface=windows", "noatime", "no_detach", *options])
     command = ["ntfs-3g", str(image), str(at), "-o", words]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as driver:
+    # Not a pipe: the driver may say more than one holds, and would wait for a reader.
+    with (
+        tempfile.TemporaryFile() as said,
+        subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT) as driver,
+    ):
         try:
             deadline = time.monotonic() + 30
             while not at.is_mount():
                 if driver.poll() is not None or time.monotonic() > deadline:
-                    said = driver.communicate(timeout=5)[0] if driver.poll() is not None else b""
-                    raise RuntimeError(f"ntfs-3g does not mount {image}: {said.decode()}")
+                    said.seek(0)
+                    raise RuntimeError(f"ntfs-3g does not mount {image}: {said.read()[-500:]!r}")
                 time.sleep(0.01)
             yield at
         finally:
@@ -120,7 +127,8 @@ def make_image(
         maker.write(writer)
     for step in writer.afterwards:
         step()
-    with mounted(path, mount, "ro") as top:
+    # Without `permissions` the driver does not find descriptors that files share.
+    with mounted(path, mount, "ro", "permissions") as top:
         _observe(top, writer.manifest)
     mount.rmdir()
     return writer.manifest
@@ -184,10 +192,10 @@ def _observe(top: Path, manifest: Manifest) -> None:
         for name in directories + files:
             path = Path(folder) / name
             relative = str(path.relative_to(top))
-            # A junction or symbolic link to a directory is a file to a walk, and no directory.
-            is_directory = path.is_dir() and not path.is_symlink()
+            attributes = manifest.attributes[relative] = _attributes(path)
+            # A junction is a directory, though the driver shows it as a symbolic link.
+            is_directory = attributes["ntfs_attrib"][0] & 0x10
             (manifest.directories if is_directory else manifest.files).add(relative)
-            manifest.attributes[relative] = _attributes(path)
 
 
 def _attributes(path: Path) -> dict[str, bytes]:
@@ -229,7 +237,9 @@ def _rich(writer: _Writer) -> None:
     writer.blob(f"{folder}/{'ä' * 120}", 5)
     deep = writer.directory("/".join(f"deep {number:02}" for number in range(30)))
     writer.blob(f"{deep}/down here", 12_345)
-    (writer.top / "to the letters").symlink_to("folder 1/inside/100 bytes.bin")
+    target = "folder 1/inside/100 bytes.bin"
+    (writer.top / "to a file").symlink_to(target)
+    writer.manifest.symlinks["to a file"] = target
     _reparse_points(writer)
     _attributes_of_all_kinds(writer)
 
