@@ -1,0 +1,72 @@
+"""What a backup through a data mover put on a tape, found again without the catalog it was in."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from serverfree.backup.archive.member import Kind
+from serverfree.backup.catalog import scan as scanning
+from serverfree.backup.catalog.facts import Mode, State
+from serverfree.backup.catalog.store import Catalog
+from serverfree.cli.main import main
+from support import backups
+
+pytestmark = [pytest.mark.peer, pytest.mark.served]
+
+
+@pytest.fixture(scope="module")
+def san(ntfs_images, tmp_path_factory):
+    """A tape with an image and the files of a volume on it."""
+    folder = tmp_path_factory.mktemp("scanned")
+    disk = ntfs_images.get("plain").copy(folder / "disk.img")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SERVERFREE_TOKEN", backups.TOKEN)
+        with backups.san(folder, disk) as running:
+            for mode in (Mode.IMAGE, Mode.FILES):
+                running.back_up(mode, command_size=1 << 20)
+            yield running
+
+
+def members(catalog, backup):
+    """All members but the catalog on the tape, which is not in itself."""
+    return [e.member for e in catalog.members(backup) if e.member.kind is not Kind.CATALOG]
+
+
+def test_the_verb_finds_both_and_they_are_what_they_were(san, tmp_path, capsys):
+    again = tmp_path / "again.sqlite"
+    assert main(["scan", "--tape", str(san.tape), "--catalog", str(again), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [each["found_by"] for each in found] == ["catalog", "catalog"]
+    with Catalog.open(san.catalog) as before, Catalog.open(again) as after:
+        pairs = list(zip(before.backups(), after.backups(), strict=True))
+        assert len(pairs) == 2
+        for old, new in pairs:
+            # It was told by another session, and the drive has a number that a job does not note.
+            facts = replace(
+                new.facts, tape_url=old.facts.tape_url, drive_serial=old.facts.drive_serial
+            )
+            assert facts == old.facts
+            assert (new.state, new.blocks) == (State.DONE, old.blocks)
+            assert members(after, new) == members(before, old)
+            whole = list(before.digests(old))
+            assert list(after.digests(new)) == whole[: len(after.digests(new))]
+            assert len(after.digests(new)) > 0, "those of the commands before the catalog's own"
+    assert main(["scan", "--tape", str(san.tape), "--catalog", str(again), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [each["found_by"] for each in found] == ["known", "known"]
+
+
+def test_the_headers_alone_tell_the_same(san, tmp_path, monkeypatch):
+    monkeypatch.setattr(scanning._Examination, "_trailer", lambda self: None)
+    with (
+        Catalog.open(san.catalog) as before,
+        Catalog.open(tmp_path / "again.sqlite") as after,
+        san.drive() as tape,
+    ):
+        found = list(scanning.scan(tape, after))
+        assert [(each.how, each.damage) for each in found] == [("headers", [])] * 2
+        for each, old in zip(found, before.backups(), strict=True):
+            assert each.backup.uuid == old.uuid
+            assert each.backup.facts.volume == old.facts.volume
+            assert members(after, each.backup) == members(before, old)
