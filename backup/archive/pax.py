@@ -21,6 +21,7 @@ _LARGEST = 8**11 - 1  # what eleven octal digits can say
 _NAME = 100
 _NANOSECONDS = 10**9
 _MARK = "serverfree "
+_encode_json = json.JSONEncoder(separators=(",", ":")).encode
 
 REGULAR, LINK, SYMBOLIC_LINK, DIRECTORY = b"0", b"1", b"2", b"5"
 EXTENDED, GLOBAL = b"x", b"g"
@@ -39,11 +40,12 @@ def encode(path: str) -> bytes:
 
 def pack_record(key: str, value: bytes) -> bytes:
     """One record: its length in decimal, with the digits themselves counted, then KEY=VALUE."""
-    rest = len(key.encode()) + len(value) + 3  # the blank, "=" and the newline
-    length = rest + len(str(rest))
-    if len(str(length)) != len(str(rest)):
-        length = rest + len(str(length))
-    return b"%d %s=%s\n" % (length, key.encode(), value)
+    name = key.encode()
+    rest = len(name) + len(value) + 3  # the blank, "=" and the newline
+    digits = len(str(rest))
+    if len(str(rest + digits)) != digits:
+        digits += 1
+    return b"%d %s=%s\n" % (rest + digits, name, value)
 
 
 def pack_time(nanoseconds: int) -> bytes:
@@ -57,7 +59,7 @@ def pack_time(nanoseconds: int) -> bytes:
 
 def note(facts: Mapping[str, Any]) -> Record:
     """Facts of ours, as the record that every reader passes over in silence."""
-    return "comment", (_MARK + json.dumps(facts, separators=(",", ":"))).encode()
+    return "comment", (_MARK + _encode_json(facts)).encode()
 
 
 def facts_of(comment: bytes) -> dict[str, Any] | None:

@@ -131,7 +131,11 @@ def _name_of(member: Member) -> str:
     """Return the name in the header; "./" is where an archive is unpacked."""
     path = member.path
     parts = path.split("/") if path else []
-    if "\0" in path + member.stream or any(part in ("", ".", "..") for part in parts):
+    if (
+        "/" in member.stream
+        or "\0" in path + member.stream
+        or any(part in ("", ".", "..") for part in parts)
+    ):
         raise ArchiveError(f"{path!r} is no name for a member")
     if member.stream:
         return f"{path or './'}:{member.stream}"

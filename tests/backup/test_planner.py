@@ -99,7 +99,7 @@ blocks_of_disks = st.sampled_from([512, 4096])
 
 
 class TestBackup:
-    @settings(max_examples=120, deadline=None)
+    @settings(max_examples=60, deadline=None)
     @given(st.data(), blocks_of_disks, st.sampled_from([512, 2048, 5000, 8192]), limits_of_managers)
     def test_the_tape_has_the_pieces_one_behind_the_other(self, data, block, unit, limits):
         pieces = data.draw(archives(block))
@@ -222,7 +222,7 @@ def wishes(draw, size: int, block: int):
 class TestRestore:
     CONTENT = hashlib.shake_128(b"archive").digest(400_000)
 
-    @settings(max_examples=120, deadline=None)
+    @settings(max_examples=60, deadline=None)
     @given(
         st.data(),
         blocks_of_disks,
@@ -285,7 +285,7 @@ class TestRestore:
 
 
 class TestVerify:
-    @settings(max_examples=50, deadline=None)
+    @settings(max_examples=30, deadline=None)
     @given(st.lists(st.integers(1, 30_000), min_size=1, max_size=12), st.sampled_from([0, 2, 99]))
     def test_every_range_has_its_digest(self, lengths, held):
         content = TestRestore.CONTENT

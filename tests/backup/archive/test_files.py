@@ -53,7 +53,7 @@ def streams(draw):
 
 
 class TestAnyFile:
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=40, deadline=None)
     @given(
         st.dictionaries(PATHS, streams(), min_size=1, max_size=4),
         st.integers(-(10**11), 10**11),
