@@ -127,8 +127,7 @@ def make_image(
         maker.write(writer)
     for step in writer.afterwards:
         step()
-    # Without `permissions` the driver does not find descriptors that files share.
-    with mounted(path, mount, "ro", "permissions") as top:
+    with mounted(path, mount, "ro") as top:
         _observe(top, writer.manifest)
     mount.rmdir()
     return writer.manifest
@@ -425,7 +424,7 @@ class _Kind:
 
 KINDS = {
     "plain": _Kind(_plain, 64 * MIB),
-    "rich": _Kind(_rich, 256 * MIB, ("permissions", "windows_names")),
+    "rich": _Kind(_rich, 256 * MIB, ("windows_names",)),
     "fragmented": _Kind(_fragmented, 64 * MIB),
     "fragmented_mft": _Kind(_fragmented_mft, 48 * MIB),
     "vdl": _Kind(_vdl, 64 * MIB),
