@@ -194,6 +194,11 @@ class Service:
             offload=Offload(unit.designator, tokens, medium),
         )
 
+    def _cancel_tokens(self, target: Target, unit: object) -> None:
+        """Nobody can read what a unit that goes has given tokens for."""
+        if isinstance(unit, Unit) and target.name in self._rod_tokens:
+            self._rod_tokens[target.name].cancel(unit.designator)
+
     # ---------------------------------------------------------------- changing
 
     def _require_possible(self, config: Config) -> None:
@@ -233,6 +238,7 @@ class Service:
             if target.name not in wanted:
                 for unit in list(target.units.values()):  # its snapshots go from there
                     self.snapshots.leave(unit)
+                    self._cancel_tokens(target, unit)
                 self._server.remove_target(target.name)
         for iqn, one in wanted.items():
             target = self._server.restore_target(iqn) or self._server.find_target(iqn)
@@ -241,6 +247,7 @@ class Service:
                 for lun, unit_config in served.items():
                     if unit_config not in one.units.values():
                         self.snapshots.leave(target.units[lun])
+                        self._cancel_tokens(target, target.units[lun])
                         target.remove_unit(lun)
 
     def _set_up(self, config: Config) -> None:
