@@ -7,20 +7,24 @@ from struct import Struct
 from serverfree.backup.device import Device, Part
 from serverfree.backup.files import Damage, Extent, File, Stream, VolumeFacts
 from serverfree.backup.ntfs.assembly import Assembler, Group, group, runs_of
-from serverfree.backup.ntfs.attribute import Resident, Type
+from serverfree.backup.ntfs.attribute import Attribute, Resident, Type
 from serverfree.backup.ntfs.bitmap import runs_of_ones
 from serverfree.backup.ntfs.boot import LENGTH, Boot
 from serverfree.backup.ntfs.clusters import compressed, plain
 from serverfree.backup.ntfs.errors import NtfsError
+from serverfree.backup.ntfs.index import rows
 from serverfree.backup.ntfs.mft import MasterFileTable, Scan, scan
-from serverfree.backup.ntfs.names import FIRST_OF_USERS, ROOT, SystemPath, Tree, unpack_name
-from serverfree.backup.ntfs.record import Record
+from serverfree.backup.ntfs.names import EXTEND, FIRST_OF_USERS, ROOT, SystemPath, Tree, unpack_name
+from serverfree.backup.ntfs.record import NUMBER_MASK, Record
 from serverfree.backup.ntfs.runs import join
 from serverfree.backup.ntfs.security import descriptors
 
 LOGFILE, VOLUME, BITMAP, BAD_CLUSTERS, SECURE = 2, 3, 6, 8, 9
 _VERSION = Struct("<8xBBH")
 _DIRTY = 0x0001
+_OBJECT_ID = Struct("<Q48s")
+_LAST_OF_EXTEND = 256  # what lies in $Extend is made with the volume, right behind its own files
+_LARGEST_INDEX = 64 << 20
 
 
 class Volume:
@@ -216,7 +220,46 @@ class Volume:
             return {}
 
     def _object_ids(self) -> dict[int, bytes]:
-        return {}
+        """Return by file record what belongs to its object id: birth volume, birth id, domain.
+
+        It lies in the index of $Extend/$ObjId only.
+        """
+        found: dict[int, bytes] = {}
+        try:
+            for _, data in self._object_id_rows():
+                if len(data) >= _OBJECT_ID.size:
+                    reference, births = _OBJECT_ID.unpack_from(data)
+                    found[reference & NUMBER_MASK] = births
+        except NtfsError as why:
+            self._walked[EXTEND] = Damage(EXTEND, f"object ids: {why}")
+        return found
+
+    def _object_id_rows(self) -> Iterator[tuple[bytes, bytes]]:
+        for number in range(FIRST_OF_USERS, _LAST_OF_EXTEND):
+            record = self._scan.records.get(number)
+            if record is None:
+                continue
+            attributes = group([record, *self._scan.extending(record)])
+            root = attributes.get((Type.INDEX_ROOT, "$O"))
+            names = attributes.get((Type.FILE_NAME, ""), ())
+            if not root or not any(_is_called(name, "$ObjId") for name in names):
+                continue
+            value = self._table.value
+            parts = [
+                value(pieces, _LARGEST_INDEX) if pieces else b""
+                for pieces in (
+                    attributes.get((kind, "$O"))
+                    for kind in (Type.INDEX_ROOT, Type.INDEX_ALLOCATION, Type.BITMAP)
+                )
+            ]
+            yield from rows(parts[0], parts[1], parts[2], self.boot.index_size)
+
+
+def _is_called(attribute: Attribute, wanted: str) -> bool:
+    if not isinstance(attribute, Resident):
+        return False
+    name = unpack_name(attribute.value)
+    return name.parent == EXTEND and name.name == wanted
 
 
 def _merged(extents: list[tuple[int, int]]) -> list[tuple[int, int]]:
