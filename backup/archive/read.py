@@ -7,7 +7,7 @@ where it lies is told, so that a tape can be located past it.
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeGuard
 
 from serverfree.backup.archive import pax, sparse
 from serverfree.backup.archive.header import Header, parse_header, parse_records, text_of
@@ -142,6 +142,8 @@ class ArchiveReader:
             member.size = _number(records, "GNU.sparse.size", archived)
         elif kind in (Kind.FILE, Kind.OTHER):
             member.size = archived
+        if max(end, member.size) >= _LARGEST:
+            raise ArchiveError(f"byte {begin}: a member of {max(end, member.size)} bytes")
         if regions is None:
             regions = [(0, member.size)] if member.size else []
         member.data = _places(regions, member.size, start, end)
@@ -224,10 +226,12 @@ def _number(records: dict[str, bytes], key: str, default: int) -> int:
 def _time(value: bytes, default: int) -> int:
     """Nanoseconds of a pax time; the header's own for none, or one that makes no sense."""
     whole, _, fraction = value.removeprefix(b"-").partition(b".")
-    if not whole.isdigit() or len(whole) > 18 or (fraction and not fraction.isdigit()):
-        return default
-    nanoseconds = int(whole) * 10**9 + int(fraction[:9].ljust(9, b"0"))
-    return -nanoseconds if value.startswith(b"-") else nanoseconds
+    nanoseconds = default
+    if whole.isdigit() and len(whole) <= 18 and (not fraction or fraction.isdigit()):
+        nanoseconds = int(whole) * 10**9 + int(fraction[:9].ljust(9, b"0"))
+        if value.startswith(b"-"):
+            nanoseconds = -nanoseconds
+    return max(-_LARGEST, min(nanoseconds, _LARGEST - 1))
 
 
 def _attributes(records: dict[str, bytes]) -> dict[str, bytes]:
@@ -240,6 +244,10 @@ def _attributes(records: dict[str, bytes]) -> dict[str, bytes]:
     return found
 
 
+def _is_number(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and 0 <= value < _LARGEST
+
+
 def _enter_facts(member: Member, facts: dict[str, Any] | None) -> None:
     """Enter what a header of ours says beside, which may be anybody's: each fact by itself."""
     facts = facts or {}
@@ -247,7 +255,7 @@ def _enter_facts(member: Member, facts: dict[str, Any] | None) -> None:
     if member.kind is Kind.FILE and kind in (Kind.IMAGE.value, Kind.CATALOG.value):
         member.kind = Kind(kind)
     number, sequence = facts.get("file"), facts.get("sequence")
-    if isinstance(number, int) and isinstance(sequence, int):
+    if _is_number(number) and _is_number(sequence):
         member.number, member.sequence = number, sequence
     if isinstance(stream, str) and stream and member.path.endswith(f":{stream}"):
         member.path = member.path.removesuffix(f":{stream}")

@@ -123,6 +123,15 @@ class TestForeignArchives:
         (member,) = members_of(header + pax.END)
         assert (member.kind, member.number, member.stream) == (Kind.FILE, None, "")
 
+    def test_numbers_that_no_catalog_could_hold(self):
+        facts = {"file": 1 << 70, "sequence": -1}
+        records = [pax.note(facts), ("mtime", b"9" * 18)]
+        (member,) = members_of(pax.pack_member("a", b"0", 0, 0, records) + pax.END)
+        assert (member.number, member.modified) == (None, (1 << 63) - 1)
+        header = pax.pack_member("a", b"0", 0, 0, [("size", b"%d" % ((1 << 63) - 600))])
+        with pytest.raises(ArchiveError, match="a member of"):
+            members_of(header + pax.END)
+
     def test_paths_are_from_the_root_of_the_archive(self):
         paths = ("/etc/passwd", "./a//b", "x/./y", "up/../../there")
         found = members_of(by_tarfile(tarfile.GNU_FORMAT, *((path, b"") for path in paths)))
