@@ -27,6 +27,8 @@ PACKAGES = {
     "sg_logs": "sg3-utils",
     "sg_read_attr": "sg3-utils",
     "sg_vpd": "sg3-utils",
+    "sg_decode_sense": "sg3-utils",
+    "ddptctl": "ddpt",
     "ntfsls": "ntfs-3g",
     "ntfscat": "ntfs-3g",
     "ntfs-3g": "ntfs-3g",
