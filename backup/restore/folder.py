@@ -66,6 +66,7 @@ class _Writer:
     ) -> None:
         self._root, self._archive, self._report = root, archive, report
         self._watcher, self._total, self._overwrite = watcher, total, overwrite
+        self._done = 0
 
     def put(self, file: WantedFile) -> None:
         """Write a file with its streams and links, or make a directory."""
@@ -118,10 +119,12 @@ class _Writer:
                     view = memoryview(piece)
                     while view:
                         view = view[opened.write(view) :]
-                self._report.content_bytes += len(piece)
-                self._report.through_server("to a folder", len(piece))
-                self._watcher.moved(self._report.server_bytes, self._total)
+                self._done += len(piece)
+                self._watcher.moved(self._done, self._total)
             opened.truncate(stream.size)
+        brought = len(stream.content or b"") or sum(each.length for each in stream.data())
+        self._report.content_bytes += brought
+        self._report.through_server("to a folder", brought)
 
     def _pieces(self, stream: WantedStream) -> Iterator[bytes]:
         if stream.content is not None:

@@ -29,12 +29,12 @@ from serverfree.backup.restore.placement import Placement, place_stream
 from serverfree.backup.restore.ranges import Ranges
 from serverfree.backup.restore.records import Changes, change_records
 from serverfree.backup.restore.report import RestoreReport
-from serverfree.backup.restore.shadow import Shadow
+from serverfree.backup.restore.shadow import PIECE, Shadow
 from serverfree.backup.restore.target import Target, TargetPart
 from serverfree.backup.restore.volume_layout import layout_of
 from serverfree.backup.restore.wanted import RestoreError, WantedFile, WantedStream
 from serverfree.backup.restore.workshop import NoSpace, Workshop
-from serverfree.backup.restore.writeback import Phase, write_back
+from serverfree.backup.restore.writeback import Layout, Phase, write_back
 
 
 class Mover(Protocol):
@@ -46,9 +46,13 @@ class Mover(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
-    """How files are to be restored. `step` hears what is being done, for people and for tests."""
+    """How files are to be restored. `step` hears what is being done, for people and for tests.
+
+    `prove`: read again what has been written of the metadata.
+    """
 
     overwrite: bool = False
+    prove: bool = False
     force: bool = False
     step: Callable[[str], None] = lambda what: None
 
@@ -115,10 +119,20 @@ class _Restore:
             step("writing metadata")
             layout = layout_of(shadow, used, ours)
             written = write_back(shadow, self._target, layout, self._phase)
+            if self._wishes.prove:
+                self._prove(shadow, layout)
             # What is in the shadow of content was counted when it was brought.
             self._report.metadata_written += written - sum(length for _, length in ours)
         self._report.skipped += created.skipped
         self._count(created.works)
+
+    def _prove(self, shadow: Shadow, layout: Layout) -> None:
+        """Hold the volume against the shadow."""
+        for place, total in layout.written.all:
+            for at in range(place, place + total, PIECE):
+                size = min(PIECE, place + total - at)
+                if self._target.read_at(at, size) != shadow.read_at(at, size):
+                    raise RestoreError(f"the metadata at {at} is not what was written")
 
     def _phase(self, phase: Phase) -> None:
         self._wishes.step(f"writing metadata: {phase.name.lower()}")

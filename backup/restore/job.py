@@ -130,7 +130,9 @@ class _Job:
                 refuse_reserved(disk, force=request.force)
             self._watcher.phase(what)
 
-        wishes = Wishes(overwrite=request.overwrite, force=request.force, step=step)
+        wishes = Wishes(
+            overwrite=request.overwrite, force=request.force, prove=request.trial, step=step
+        )
         read = target.read
         restore_files(target, start, wanted, self._archive, mover, self.report, wishes)
         self.report.metadata_read = target.read - read

@@ -62,7 +62,12 @@ class RestoreReport:
         reasons = ", ".join(f"{why} {size}" for why, size in self.server_reasons.items() if size)
         rows = [
             ("restored", f"{self.backup} ({self.mode}) onto {self.onto}"),
-            ("files", f"{self.files}, {self.directories} directories, {self.streams} streams"),
+            (
+                "files",
+                f"{self.files}, {self.directories} directories, {self.streams} streams"
+                if self.files or self.directories
+                else "",
+            ),
             ("moved by the copy manager", f"{self.moved_bytes} bytes, {format_size(rate)}/s"),
             (
                 "content through this machine",
@@ -71,11 +76,16 @@ class RestoreReport:
             ),
             (
                 "metadata of the target",
-                f"{self.metadata_read} bytes read, {self.metadata_written} written",
+                f"{self.metadata_read} bytes read, {self.metadata_written} written"
+                if self.metadata_read or self.metadata_written
+                else "",
             ),
             ("free space", self.free_space),
             ("at our sockets", f"{self.socket_bytes} bytes in all"),
-            ("extents, segments, commands", f"{self.extents}, {self.segments}, {self.commands}"),
+            (
+                "extents, segments, commands",
+                f"{self.extents}, {self.segments}, {self.commands}" if self.commands else "",
+            ),
             ("compared", f"{self.compared_bytes} bytes, {self.compared}" if self.compared else ""),
             ("time", f"{self.seconds:.1f} s, {self.moving_seconds:.1f} s of it moving"),
         ]

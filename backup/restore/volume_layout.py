@@ -13,7 +13,7 @@ from serverfree.backup.restore.ranges import Range, Ranges
 from serverfree.backup.restore.shadow import Shadow
 from serverfree.backup.restore.writeback import Layout
 
-_MFT = 0
+_MFT, _MIRROR = 0, 1
 
 
 def layout_of(shadow: Shadow, used: Ranges, content: Iterable[Range]) -> Layout:
@@ -28,7 +28,7 @@ def layout_of(shadow: Shadow, used: Ranges, content: Iterable[Range]) -> Layout:
         written=Ranges([*volume.metadata(), *content]),
         log=Ranges(_stream(table, boot, LOGFILE, Type.DATA)),
         bitmaps=Ranges(bitmaps),
-        records=Ranges(_ranges(table.extents)),
+        records=Ranges([*_ranges(table.extents), *_stream(table, boot, _MIRROR, Type.DATA)]),
         first_records=(boot.mft * boot.cluster_size, boot.mirror * boot.cluster_size),
     )
 

@@ -118,7 +118,7 @@ class Workshop:
         # The name of a stream is taken only with a word behind it.
         which: list[str | bytes] = [_DATA, encode(stream), "x"] if stream else []
         command: list[str | bytes | Path] = [
-            self._allocate, "-o", str(offset), "-l", str(length), self.image, encode(path), *which,
+            self._allocate, "-f", "-o", str(offset), "-l", str(length), self.image, encode(path), *which,
         ]  # fmt: skip
         done = subprocess.run(
             command,

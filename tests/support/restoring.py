@@ -38,7 +38,7 @@ class ImageTarget:
 
     def put(self, offset: int, data: bytes) -> None:
         """Write at any byte, as a copy manager does."""
-        assert 0 <= offset
+        assert offset >= 0
         assert offset + len(data) <= self.size
         os.pwrite(self._file, data, offset)
         self.written.append((offset, len(data)))

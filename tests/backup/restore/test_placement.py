@@ -1,4 +1,4 @@
-"""What lies on the tape laid over what the target allocated, held against bytes moved one by one."""
+"""What lies on the tape laid over the clusters of the target, held against bytes moved singly."""
 
 import pytest
 from hypothesis import given, settings
