@@ -1,7 +1,9 @@
 """ROD tokens of disks: SBC-4 5.12, 5.59, SPC-4 5.17.6, lists and responses set by hand."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Event, Thread
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -497,5 +499,58 @@ def test_what_is_written_is_what_was_there(tmp_path_factory, data) -> None:
         expected = kept[: lba * own] + wanted + kept[(lba + count) * own :]
         assert copy.content == expected
         assert source.content != before or before[at : at + 512] == source.content[at : at + 512]
+    finally:
+        san.close()
+
+
+def test_writers_beside_a_change_vulnerable_token_never_show(tmp_path: Path) -> None:
+    """What is read is what was there, or nothing is told to have been: no third thing."""
+    san = San(tmp_path)
+    stop = Event()
+    source, copy = san.disk("a", keeps=False), san.disk("b")
+
+    def write() -> None:
+        number = 0
+        while not stop.is_set():
+            source.put(number % 8 * 16384, noise(16384, number))
+            number += 1
+            stop.wait(0.002)
+
+    writer = Thread(target=write)
+    writer.start()
+    try:
+        good = ended = number = 0
+        deadline = time.monotonic() + 20
+        while number < 150 or not (good and ended):
+            assert time.monotonic() < deadline, (good, ended)
+            number += 1
+            before_token = source.content
+            parameters = populate_list((0, SIZE // 512))
+            source.host.good(originate(POPULATE, 7, len(parameters)), parameters)
+            before = source.content
+            token = source.token()
+            reply = copy.write_using(token, (0, SIZE // 512))
+            if before_token == before and reply.status is Status.GOOD:
+                assert copy.content == before, number
+                good += 1
+            ended += reply.status is not Status.GOOD
+            san.tokens.cancel(source.unit.designator)
+    finally:
+        stop.set()
+        writer.join()
+        san.close()
+
+
+def test_a_thread_ends_tokens_in_time(tmp_path: Path) -> None:
+    san = San(tmp_path, default_inactivity=1)
+    san.tokens = RodTokens(TARGET, san.limits, watch=True)
+    try:
+        disk = san.disk("a")
+        disk.populate((0, 1), rod_type=PERSISTENT, inactivity=1)
+        assert disk.unit.store.snapshots()
+        deadline = time.monotonic() + 5
+        while disk.unit.store.snapshots():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
     finally:
         san.close()
