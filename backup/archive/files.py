@@ -9,6 +9,7 @@ from serverfree.backup.files import Damage, File, Stream
 from serverfree.backup.ntfs.errors import NtfsError
 from serverfree.backup.pieces import FromDisk, Inline, Piece
 
+_LATEST = (1 << 63) - 1
 StreamContent = Callable[[File, Stream], Iterator[bytes]]
 """Yields the whole content of a stream whose clusters do not hold it as it is."""
 
@@ -74,7 +75,7 @@ class FileMembers:
             member = Member(
                 file.path,
                 Kind.FILE,
-                modified=file.modified,
+                modified=_time_of(file),
                 stream=stream.name,
                 number=file.number,
                 sequence=file.sequence,
@@ -89,7 +90,7 @@ class FileMembers:
         return Member(
             path,
             kind,
-            modified=file.modified,
+            modified=_time_of(file),
             attributes=file.attributes,
             number=file.number,
             sequence=file.sequence,
@@ -124,6 +125,11 @@ class FileMembers:
             Content(start, Flow(length, lambda start=start, length=length: picker(start, length)))  # type: ignore[misc]
             for start, length in regions
         ]
+
+
+def _time_of(file: File) -> int:
+    """A file may say that it is of the year 60000; 64 bits of nanoseconds end in 2262."""
+    return max(-_LATEST, min(file.modified, _LATEST))
 
 
 def _units(stream: Stream) -> list[tuple[int, int]]:

@@ -285,3 +285,10 @@ def test_a_reparse_point_of_a_file_is_in_our_note_and_of_a_directory_an_attribut
     assert members_of(archive) == written
     assert archive.count(b"SCHILY.xattr.system.ntfs_reparse_data=\x03\0\0\xa0\n") == 1
     assert archive.count(b"ntfs_reparse_data") == 1
+
+
+@pytest.mark.parametrize("modified", [1 << 70, -(1 << 70)])
+def test_a_time_that_cannot_be_is_the_last_that_can(modified):
+    archive, written, _ = archive_of([file(1, "f", resident(b"x"), modified=modified)], DISK)
+    assert members_of(archive) == written
+    assert abs(written[0].modified) == (1 << 63) - 1
