@@ -18,7 +18,7 @@ import sqlite3
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from struct import Struct
@@ -110,8 +110,8 @@ class Trailer:
 
 def pack(catalog: Catalog, backup: Backup) -> bytes:
     """Return a backup, as the catalog has it now, in the form that goes on the tape."""
-    with tempfile.TemporaryDirectory(prefix="serverfree-catalog-") as folder:
-        path = Path(folder) / "packed.sqlite"
+    with _failing_as_catalog(catalog), _beside(catalog) as folder:
+        path = folder / "packed.sqlite"
         _extract(catalog, backup, path)
         unpacked = path.stat().st_size
         with path.open("rb") as source, io.BytesIO() as target:
@@ -158,6 +158,21 @@ def _copy(connection: sqlite3.Connection, source: str, target: str, old: int, ne
 
 
 @contextmanager
+def _beside(catalog: Catalog) -> Iterator[Path]:
+    """A folder for a while: where the catalog lies there is room, and /tmp may be memory."""
+    with tempfile.TemporaryDirectory(prefix=".packed-", dir=catalog.path.parent) as folder:
+        yield Path(folder)
+
+
+@contextmanager
+def _failing_as_catalog(catalog: Catalog) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise CatalogError(f"the catalog {catalog.path} cannot be used: {error}") from error
+
+
+@contextmanager
 def _scratch(path: Path) -> Iterator[sqlite3.Connection]:
     """A database that is thrown away if anything goes wrong, so nothing is done for its safety."""
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
@@ -177,8 +192,7 @@ def enter(catalog: Catalog, source: BinaryIO, trailer: Trailer, **place: Any) ->
     table: tape serial, block, size. A backup of the same UUID that is not done gives way to it.
     Raises Damaged for what is not as `pack` makes it, CatalogError if the catalog has it already.
     """
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="serverfree-")))
+    with _failing_as_catalog(catalog), _beside(catalog) as folder:
         _decompress(source, trailer, folder / "read.sqlite")
         checked = folder / "checked.sqlite"
         _check(folder / "read.sqlite", checked, trailer)

@@ -183,12 +183,15 @@ class _Examination:
             return
         if trailer and self._enter_packed(*trailer):
             return
+        # Of a backup that failed the catalog knows more than the headers tell.
+        if uuid and self._is_known(uuid, whole=False):
+            return
         if first is not None and not _is_header(first):
             if not found.damage:
                 found.remarks.append("no archive")
             return
         facts = self._facts(said, first or b"")
-        if not self._is_known(facts.uuid):
+        if not self._is_known(facts.uuid, whole=False):
             self._walk(facts, ours=said is not None)
 
     def _header(self) -> tuple[dict[str, Any] | None, bytes | None]:
@@ -204,14 +207,14 @@ class _Examination:
             return None, first
         return reader.facts, first
 
-    def _is_known(self, uuid: str) -> bool:
+    def _is_known(self, uuid: str, *, whole: bool = True) -> bool:
         try:
             backup = self._catalog.backup(uuid[:8])
         except BackupNotFound:
             return False
         if backup.uuid != uuid:
             self._damaged(f"its id is that of another backup, {backup.uuid}")
-        elif backup.state not in (State.DONE, State.RUNNING):
+        elif whole and backup.state not in (State.DONE, State.RUNNING):
             return False
         self._found.how, self._found.backup = "known", backup
         return True
@@ -283,8 +286,6 @@ class _Examination:
     def _walk(self, facts: BackupFacts, *, ours: bool) -> None:
         """Enter what the headers tell."""
         found = self._found
-        with self._catalog.transaction():
-            self._catalog.make_room(facts.uuid)
         with self._catalog.begin(facts) as writer:
             reader = ArchiveReader(self._archive.read)
             images: list[Member] = []

@@ -52,8 +52,12 @@ class Catalog(Queries):
         self.path = path
 
     @classmethod
-    def open(cls, path: Path | str | None = None) -> Self:
-        """Open a catalog, None for this user's; made if it is not there, for its owner's eyes."""
+    def open(cls, path: Path | str | None = None, *, make: bool = True) -> Self:
+        """Open a catalog, None for this user's. That, and with `make` any, is made if it is not
+        there, for its owner's eyes.
+        """
+        if path is not None and not make and not Path(path).exists():
+            raise CatalogError(f"there is no catalog {path}")
         path = default_path() if path is None else Path(path)
         if path.parent != Path():
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -27,7 +27,7 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """List backups, the oldest first."""
-    with Catalog.open(args.catalog) as catalog:
+    with Catalog.open(args.catalog, make=False) as catalog:
         found = catalog.backups() if args.id is None else [catalog.backup(args.id)]
     if args.json:
         print_json([backup_facts(each) for each in found])

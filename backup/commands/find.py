@@ -30,7 +30,7 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Show what matches, the oldest backup first."""
-    with Catalog.open(args.catalog) as catalog:
+    with Catalog.open(args.catalog, make=False) as catalog:
         backups = None if args.backup is None else [catalog.backup(args.backup)]
         found = list(catalog.find(args.pattern, backups))
     if args.json:

@@ -42,7 +42,7 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """List a folder, or a file with its streams."""
-    with Catalog.open(args.catalog) as catalog:
+    with Catalog.open(args.catalog, make=False) as catalog:
         backup = catalog.backup(args.id)
         if args.recursive:
             entries = list(catalog.members(backup, [args.path] if args.path else ()))

@@ -231,6 +231,16 @@ def test_a_failed_backup_gives_way_to_the_whole_one_that_the_tape_has(tape, cata
         assert [each.id for each in other.backups()] == [backup.id]
 
 
+def test_what_the_catalog_knows_of_a_failed_backup_stays(tape, catalog):
+    archive, backup = ours(catalog, FILES)
+    catalog.remove(backup)
+    failed = catalog.begin(BackupFacts(name="", mode=Mode.FILES, created=1, uuid=backup.uuid))
+    failed.fail("the mover is gone")
+    write_file(tape, archive[: 10 * BLOCK], BLOCK)
+    (found,) = scan(tape, catalog)
+    assert (found.how, found.backup.warnings) == ("known", ("the mover is gone",))
+
+
 def test_behind_a_damaged_header_the_next_one_is_found(tape, catalog):
     archive = bytearray(tar_of(FILES, format=tarfile.USTAR_FORMAT))
     at = archive.index(b"folder/c")

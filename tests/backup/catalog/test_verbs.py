@@ -128,5 +128,10 @@ def test_what_is_not_there_is_one_line(capsys, backup, words, said):
 
 
 def test_another_catalog_by_its_file(capsys, backup, tmp_path):
-    code, out, _ = run(capsys, "backups", "--catalog", str(tmp_path / "new.sqlite"))
-    assert (code, out) == (0, "the catalog is empty\n")
+    another = tmp_path / "another.sqlite"
+    code, out, err = run(capsys, "backups", "--catalog", str(another))
+    assert (code, out) == (1, "")
+    assert f"there is no catalog {another}" in err
+    assert not another.exists(), "a word mistyped makes no file"
+    Catalog.open(another).close()
+    assert run(capsys, "backups", "--catalog", str(another))[1] == "the catalog is empty\n"
