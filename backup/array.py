@@ -118,6 +118,8 @@ class Array:
                 base_url=self.url,
                 headers={"Authorization": f"Bearer {token}"},
                 timeout=_ANSWER,
+                # Certificates are looked for when there is something to check: it takes a while.
+                verify=self.url.lower().startswith("https:"),
                 trust_env=False,  # no proxy stands between a server and its storage
             )
         except (httpx.InvalidURL, ValueError) as error:
@@ -137,7 +139,7 @@ class Array:
 
     def disks(self) -> list[DiskFacts]:
         """Return every disk."""
-        return [_made(DiskFacts, row) for row in self._ask("GET", "/disks")]
+        return _all(DiskFacts, self._ask("GET", "/disks"))
 
     def find_disk(self, wanted: str) -> DiskFacts:
         """Return the disk of this name, designator (hexadecimal), serial number or URL.
@@ -156,7 +158,7 @@ class Array:
 
     def snapshots(self) -> list[SnapshotFacts]:
         """Return every snapshot, the oldest of a disk first."""
-        return [_made(SnapshotFacts, row) for row in self._ask("GET", "/snapshots")]
+        return _all(SnapshotFacts, self._ask("GET", "/snapshots"))
 
     def create(
         self,
@@ -220,8 +222,11 @@ class Array:
         row = self._ask(
             "GET", f"/snapshots/{quote(name, safe='')}/changes", params={"since": str(since)}
         )
-        extents = tuple((int(offset), int(length)) for offset, length in row["extents"])
-        return Changes(extents, bool(row["complete"]))
+        try:
+            extents = tuple((int(offset), int(length)) for offset, length in row["extents"])
+            return Changes(extents, row["complete"] is True)
+        except (TypeError, KeyError, ValueError) as error:
+            raise _not_understood(error) from None
 
     # ---------------------------------------------------------------- asking
 
@@ -266,8 +271,9 @@ def _refusal(url: str, answer: httpx.Response, problem: dict[str, Any]) -> Array
     error: ArrayError
     if kind == "not-quiet":
         error = late = SnapshotTimeout(text)
-        late.quiet, late.timeout = float(problem["asked"]), float(problem["timeout"])
-        late.waited, late.last_write_age = float(problem["waited"]), problem["last_write_age"]
+        late.quiet, late.timeout = (_number(problem.get(name)) for name in ("asked", "timeout"))
+        late.waited = _number(problem.get("waited"))
+        late.last_write_age = problem.get("last_write_age")
     elif kind == "in-use":
         error = SnapshotInUse(text)
     else:
@@ -291,4 +297,18 @@ def _made(kind: type[_Facts], row: Any) -> _Facts:
     try:
         return kind(**{each.name: row[each.name] for each in fields(kind) if each.name in row})
     except (TypeError, KeyError) as error:
-        raise ArrayError(f"the storage system's answer cannot be understood: {error}") from None
+        raise _not_understood(error) from None
+
+
+def _all(kind: type[_Facts], rows: Any) -> list[_Facts]:
+    if not isinstance(rows, list):
+        raise _not_understood("not a list")
+    return [_made(kind, row) for row in rows]
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, int | float) else 0.0
+
+
+def _not_understood(why: object) -> ArrayError:
+    return ArrayError(f"the storage system's answer cannot be understood: {why}")
