@@ -36,7 +36,8 @@ class ApiServer:
     def __init__(self, service: Service, portal: Portal, token: str) -> None:
         """Listen. Raises OSError."""
         family = socket.AF_INET6 if ":" in portal.host else socket.AF_INET
-        self._listener = socket.socket(family, socket.SOCK_STREAM)
+        # By this protocol number asyncio knows that it may switch Nagle's delay (40 ms) off.
+        self._listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         try:
             self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             self._listener.bind((portal.host, portal.port))
