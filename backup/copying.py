@@ -36,6 +36,9 @@ Fault = (SessionLost, LoginFailure, CommandTimeout, ScsiError)
 """What a command, or a look at the tape, may end with."""
 
 
+FULL = "the cartridge is full: load another one and start again"
+
+
 class OutOfTape(BackupError):
     """The cartridge is full."""
 
@@ -83,11 +86,8 @@ class Copying:
             try:
                 return self._run(command)
             except Fault as error:
-                if is_overflow(error):
-                    raise OutOfTape(
-                        f"the cartridge is full at block {self._blocks_before(command)} or soon "
-                        "behind it: load another one and start again"
-                    ) from error
+                if is_end_of_tape(error):
+                    raise OutOfTape(FULL) from error
                 if not may_pass(error):
                     raise
                 attempt = self._recover(command, attempt, error)
@@ -103,6 +103,8 @@ class Copying:
             held = site.manager.held_data(command.copy.list_identifier)
         expect_position(site.tape, self.place, self._blocks_behind(command))
         self.moved += moved
+        if self.progress is not None:
+            self.progress(min(self.moved, self.total or self.moved), self.total)
         return held
 
     def _recover(self, command: Command, attempt: int, fault: Exception) -> int:
@@ -175,13 +177,16 @@ def _answer_may_pass(area: bytes) -> bool:
     return area[0] in _PASSING_STATUS
 
 
-def is_overflow(error: Exception) -> bool:
-    """Tell whether a fault is that the tape is full."""
+def is_end_of_tape(error: Exception) -> bool:
+    """Tell whether a fault is that the tape is full, or so near its end that a copy stops."""
     if not isinstance(error, CheckCondition):
         return False
-    areas = [error.sense.forwarded_destination] if isinstance(error, CopyFailed) else []
-    senses = [error.sense, *(Sense.unpack(area[1:]) for area in areas if len(area) > 1)]
-    return any(sense.key is SenseKey.VOLUME_OVERFLOW for sense in senses)
+    area = error.sense.forwarded_destination
+    sense = Sense.unpack(area[1:]) if len(area) > 1 else error.sense
+    if sense.key is SenseKey.VOLUME_OVERFLOW:
+        return True
+    # Early warning: what was written is on tape, but a copy manager goes no further.
+    return len(area) > 1 and sense.key is SenseKey.NO_SENSE and sense.eom
 
 
 def one_line(error: BaseException) -> str:

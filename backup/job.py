@@ -18,7 +18,15 @@ from serverfree.backup.catalog.facts import Backup, BackupFacts, Digest
 from serverfree.backup.catalog.packed import pack
 from serverfree.backup.catalog.store import Catalog, Writer
 from serverfree.backup.contents import Contents, Wish, read_contents
-from serverfree.backup.copying import Copying, Fault, Patience, one_line
+from serverfree.backup.copying import (
+    FULL,
+    Copying,
+    Fault,
+    OutOfTape,
+    Patience,
+    is_end_of_tape,
+    one_line,
+)
 from serverfree.backup.device import DiskDevice
 from serverfree.backup.errors import BackupError
 from serverfree.backup.hooks import Hooks
@@ -42,6 +50,7 @@ from serverfree.backup.way import Way, choose_way
 from serverfree.initiator.copy_plan import DEFAULT_TAPE_BLOCK, Endpoint
 from serverfree.initiator.xcopy import identify
 from serverfree.iscsi.names import Url
+from serverfree.scsi.errors import ScsiError
 
 _BATCH = 5000  # members that go into the catalog together
 _NO_MANAGER = "no copy manager"  # why content went through this machine
@@ -341,10 +350,15 @@ class _Job:
             counted(), self.device.disk, lambda done: self.watcher.moved(done, contents.to_move)
         )
         grain = max(1, self.request.command_size // report.tape_block) * report.tape_block
-        report.archive_bytes = write_archive(
-            content, self.site.tape, report.tape_block, grain, self._keep
-        )
-        self.site.tape.write_filemarks()
+        try:
+            report.archive_bytes = write_archive(
+                content, self.site.tape, report.tape_block, grain, self._keep
+            )
+            self.site.tape.write_filemarks()
+        except ScsiError as error:
+            if is_end_of_tape(error):
+                raise OutOfTape(FULL) from error
+            raise
 
     def _keep(self, digest: Digest) -> None:
         if len(digest.sha256) != DIGEST_LENGTH:

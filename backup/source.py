@@ -13,6 +13,7 @@ from serverfree.backup.watching import Watcher
 
 PREFIX = "backup-"
 """How the snapshots that backups take begin; the id of the backup follows."""
+_PATIENCE = 3.0  # seconds in which a copy that has been given up lets go of its source
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,7 @@ def snapshot_of(
 
 def _delete(array: Array, name: str) -> None:
     try:
-        array.delete(name)
+        array.delete(name, patience=_PATIENCE)
     except SnapshotInUse:
         # It is ours, and what still reads it is the copy that we have given up.
         array.delete(name, force=True)

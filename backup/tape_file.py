@@ -108,6 +108,11 @@ def _ends_with_filemark(tape: Tape) -> bool:
 
 
 def _place(position: Position, *warnings: str) -> TapePlace:
+    if position.early_warning:
+        raise TapeUnusable(
+            f"the cartridge is full: its data ends at block {position.block}, near the end of the "
+            "tape; load another one, or say --overwrite-tape"
+        )
     return TapePlace(position.partition, position.block, position.file, warnings)
 
 
