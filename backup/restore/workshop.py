@@ -11,7 +11,8 @@ from pathlib import Path
 
 from serverfree.backup.restore.wanted import RestoreError
 
-PACKAGE = "ntfs-3g"
+_PACKAGES = {"fusermount": "fuse3"}
+_PACKAGE = "ntfs-3g"
 _SEARCHED = ":/usr/local/sbin:/usr/sbin:/sbin"  # administrators' folders count
 _MOUNT_TIMEOUT = 30.0
 _UNMOUNT_TIMEOUT = 120.0
@@ -29,8 +30,8 @@ def find_program(name: str) -> str:
     found = shutil.which(name, path=os.environ.get("PATH", os.defpath) + _SEARCHED)
     if found is None:
         raise RestoreError(
-            f"{name} is missing on this machine: install the package {PACKAGE} (Debian, Ubuntu, "
-            "Fedora), or restore to a folder with --to-directory"
+            f"{name} is missing on this machine: install the package "
+            f"{_PACKAGES.get(name, _PACKAGE)}, or restore to a folder with --to-directory"
         )
     return found
 
@@ -118,7 +119,8 @@ class Workshop:
         # The name of a stream is taken only with a word behind it.
         which: list[str | bytes] = [_DATA, encode(stream), "x"] if stream else []
         command: list[str | bytes | Path] = [
-            self._allocate, "-f", "-o", str(offset), "-l", str(length), self.image, encode(path), *which,
+            self._allocate, "-f", "-o", str(offset), "-l", str(length),
+            self.image, encode(path), *which,
         ]  # fmt: skip
         done = subprocess.run(
             command,
