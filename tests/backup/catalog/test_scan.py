@@ -1,6 +1,7 @@
 """Cartridges that GNU tar, Python's tarfile and our own writer filled, found again by scanning."""
 
 import io
+import random
 import subprocess
 import tarfile
 from dataclasses import asdict
@@ -373,6 +374,46 @@ def test_the_files_inside_an_image_are_found_without_a_catalog(
             assert len(made.manifest.streams) > 3
             for name, written in made.manifest.streams.items():
                 assert read[name] == written.sha256, name
+
+
+def mutated(archive, source):
+    """Bytes changed, blocks lost, repeated or exchanged, the end cut off."""
+    blocks = [archive[at : at + 512] for at in range(0, len(archive), 512)]
+    for _ in range(source.choice((1, 1, 3, 9))):
+        at = source.randrange(len(blocks))
+        match source.randrange(6):
+            case 0 | 1:
+                block = bytearray(blocks[at] or b"\0")
+                block[source.randrange(len(block))] = source.randrange(256)
+                blocks[at] = bytes(block)
+            case 2:
+                blocks[at : at + 1] = [b""] if len(blocks) == 1 else []
+            case 3:
+                blocks.insert(at, blocks[source.randrange(len(blocks))])
+            case 4:
+                blocks[at] = source.randbytes(512)
+            case 5:
+                del blocks[at + 1 :]
+    return b"".join(blocks)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_no_damage_ends_a_scan(tape, catalog, tmp_path, seed):
+    source = random.Random(seed)
+    small = {name: content(name, 3000) for name in ("a", "b" * 120, "c/d")}
+    archives = [ours(catalog, small)[0], ours(catalog, small, with_catalog=False)[0]]
+    archives += [tar_of(small, format=each) for each in (tarfile.PAX_FORMAT, tarfile.GNU_FORMAT)]
+    written = 0
+    for archive in archives * 4:
+        write_file(tape, mutated(archive, source), source.choice((512, 4096, 10240, 700)))
+        written += 1
+    with Catalog.open(tmp_path / "another.sqlite") as other:
+        found = list(scan(tape, other))
+        assert [each.number for each in found] == list(range(written))
+        for backup in other.backups():
+            assert backup.state is not State.RUNNING
+            list(other.members(backup))
+    assert tape.position().beginning
 
 
 @pytest.mark.peer
