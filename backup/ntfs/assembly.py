@@ -36,6 +36,7 @@ _SECURITY_ID_AT = 0x34
 _UINT32 = Struct("<I")
 _DIRECTORY, _NORMAL, _REPARSE_POINT = 0x10, 0x80, 0x400
 _EPOCH = 116_444_736_000_000_000  # 1970 in 100 ns since 1601
+_LARGEST_UNIT = 1 << 20  # bytes of compression: Windows makes them of 16 clusters of at most 4 KiB
 _LARGEST_METADATA = 1 << 20  # bytes: twice what NTFS lets any of them have
 
 _STREAM = int(Type.DATA)
@@ -94,12 +95,13 @@ def stream(name: str, pieces: Sequence[Attribute], boot: Boot) -> Stream:
     if size > last * boot.cluster_size:
         raise NtfsError(f"stream {name!r} is larger than its clusters")
     compressed = flags & COMPRESSION_MASK
-    if compressed > COMPRESSED or (compressed and not 0 < first.unit <= 8):
+    unit = boot.cluster_size << min(first.unit, 32) if compressed else 0
+    if compressed > COMPRESSED or unit > _LARGEST_UNIT:
         raise NtfsError(f"stream {name!r} is compressed in a way that NTFS does not know")
     return Stream(
         name, size, min(first.valid, size), None, extents,
         bool(compressed), bool(flags & ENCRYPTED), bool(flags & SPARSE),
-        boot.cluster_size << first.unit if compressed else 0,
+        unit,
     )  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """The master file table: found through its own first record, read from front to end."""
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -18,7 +19,7 @@ from serverfree.backup.ntfs.boot import Boot
 from serverfree.backup.ntfs.clusters import plain, whole
 from serverfree.backup.ntfs.errors import NtfsError
 from serverfree.backup.ntfs.record import Record, base_of, unpack_record
-from serverfree.backup.ntfs.runs import join
+from serverfree.backup.ntfs.runs import Joiner, join
 
 PIECE = 4 << 20
 LARGEST_LIST = 256 << 10  # bytes of an $ATTRIBUTE_LIST: a limit of NTFS
@@ -110,31 +111,35 @@ class MasterFileTable:
         for row in rows:
             if row.record:
                 wanted.setdefault(row.record, row)
-        pieces = [each for each in found if _is(each, Type.DATA) and isinstance(each, NonResident)]
+        known = Joiner(self._boot)
+        for each in found:
+            if _is(each, Type.DATA) and isinstance(each, NonResident):
+                known.add(each)
         more: list[Attribute] = []
         for number, row in wanted.items():
-            # `join` merges in a line, so the table is known up to the last piece that was read.
-            record = self._read_record(join(pieces, self._boot), number)
+            record = self._read_record(known.extents, number)
             if record.base != 0 or not record.base_sequence or record.sequence != row.sequence:
                 raise NtfsError(f"record {number} does not extend the $MFT, which says so")
             for each in attributes(record):
                 more.append(each)
                 if _is(each, Type.DATA) and isinstance(each, NonResident):
-                    pieces.append(each)
+                    known.add(each)
         return more
 
     def _read_record(self, extents: Sequence[Extent], number: int) -> Record:
         size = self._boot.record_size
         offset = number * size
         data = b""
-        for extent in extents:
+        # A record that is larger than a cluster may go on in the next extent.
+        for extent in extents[max(bisect_right(extents, offset, key=_start) - 1, 0) :]:
             skip = offset + len(data) - extent.start
-            if 0 <= skip < extent.length:
-                take = min(size - len(data), extent.length - skip)
-                data += self._device.read_at(extent.place + skip, take)
-                if len(data) == size:
-                    break
-        else:
+            if not 0 <= skip < extent.length:
+                break
+            take = min(size - len(data), extent.length - skip)
+            data += self._device.read_at(extent.place + skip, take)
+            if len(data) == size:
+                break
+        if len(data) < size:
             raise NtfsError(f"file record {number} lies outside of the $MFT")
         record = unpack_record(data, number)
         if record is None:
@@ -152,6 +157,10 @@ class MasterFileTable:
             return first.value
         runs = [piece for piece in pieces if isinstance(piece, NonResident)]
         return whole(self._device, self._boot, runs, limit)
+
+
+def _start(extent: Extent) -> int:
+    return extent.start
 
 
 def _is(attribute: Attribute, kind: Type) -> bool:
@@ -205,13 +214,11 @@ def _match(found: Scan) -> None:
     """Keep of the extensions those whose base is there and of the same age."""
     for base, extending in list(found.extensions.items()):
         record = found.records.get(base)
-        kept = [
-            each
-            for each in extending
-            if record is not None and each.base_sequence == record.sequence
-        ]
+        kept = []
         for each in extending:
-            if each not in kept:
+            if record is not None and each.base_sequence == record.sequence:
+                kept.append(each)
+            else:
                 _damaged(found, Damage(each.number, f"extends file record {base}, which is gone"))
         if kept:
             found.extensions[base] = kept

@@ -1,6 +1,6 @@
 """Runs: where the clusters of an attribute lie."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from serverfree.backup.files import Extent
 from serverfree.backup.ntfs.attribute import NonResident
@@ -40,24 +40,31 @@ def unpack_runs(runs: bytes) -> list[tuple[int | None, int]]:
     return found
 
 
-def join(pieces: Iterable[NonResident], boot: Boot) -> tuple[Extent, ...]:
-    """Return the extents of an attribute from all of its pieces, neighbours merged.
+class Joiner:
+    """Extents of an attribute out of its pieces, which come in the order of their clusters.
 
-    NtfsError where they do not cover it from its first cluster to its last, lie outside of the
-    volume, or are more than it has.
+    NtfsError where they leave a gap, lie outside of the volume, or are more than it has.
     """
-    cluster, clusters = boot.cluster_size, boot.clusters
-    position, used = 0, 0
-    extents: list[Extent] = []
-    start = length = 0
-    place = -1
-    for piece in sorted(pieces, key=_lowest):
+
+    def __init__(self, boot: Boot) -> None:
+        self._cluster, self._clusters = boot.cluster_size, boot.clusters
+        self._position = self._used = 0
+        self.extents: list[Extent] = []
+
+    def add(self, piece: NonResident) -> None:
+        """Go on with the piece that begins where the last one has ended."""
+        cluster, clusters, position = self._cluster, self._clusters, self._position
+        extents = self.extents
+        start = length = place = 0
         if piece.lowest != position:
             raise NtfsError(f"its runs go on at cluster {piece.lowest}, not at {position}")
+        if extents:
+            last = extents.pop()
+            start, length, place = last.start, last.length, last.place
         for first, count in unpack_runs(piece.runs):
             if first is not None:
-                used += count
-                if first < 0 or first + count > clusters or used > clusters:
+                self._used += count
+                if first < 0 or first + count > clusters or self._used > clusters:
                     raise NtfsError(f"a run of {count} clusters at {first} of {clusters}")
                 if first * cluster == place + length and position * cluster == start + length:
                     length += count * cluster
@@ -66,12 +73,22 @@ def join(pieces: Iterable[NonResident], boot: Boot) -> tuple[Extent, ...]:
                         extents.append(Extent(start, length, place))
                     start, length, place = position * cluster, count * cluster, first * cluster
             position += count
+        if length:
+            extents.append(Extent(start, length, place))
         # An attribute without clusters has the highest VCN -1.
         if position != (piece.highest + 1) & 0xFFFFFFFFFFFFFFFF or position * cluster > _LARGEST:
             raise NtfsError(f"its runs end at cluster {position}, not behind {piece.highest}")
-    if length:
-        extents.append(Extent(start, length, place))
-    return tuple(extents)
+        self._position = position
+
+
+def join(pieces: Sequence[NonResident], boot: Boot) -> tuple[Extent, ...]:
+    """Return the extents of an attribute from all of its pieces, neighbours merged."""
+    joiner = Joiner(boot)
+    if len(pieces) > 1:
+        pieces = sorted(pieces, key=_lowest)
+    for piece in pieces:
+        joiner.add(piece)
+    return tuple(joiner.extents)
 
 
 def _lowest(piece: NonResident) -> int:

@@ -25,6 +25,7 @@ _DIRTY = 0x0001
 _OBJECT_ID = Struct("<Q48s")
 _LAST_OF_EXTEND = 256  # what lies in $Extend is made with the volume, right behind its own files
 _LARGEST_INDEX = 64 << 20
+_LARGEST_SECURE = 256 << 20
 
 
 class Volume:
@@ -43,7 +44,7 @@ class Volume:
             )
         self.start = start
         self._device = Part(device, start, min(self.boot.size, device.size - start))
-        self._table = MasterFileTable(self._device, self.boot)
+        self.table = MasterFileTable(self._device, self.boot)
         self._walked: dict[int, Damage] = {}
         self.facts = self._facts()
 
@@ -80,13 +81,13 @@ class Volume:
     def damage(self) -> list[Damage]:
         """What could not be read, as far as the files have been walked."""
         found = list(self._scan.damage)
-        if self._table.mirror_used:
-            found.insert(0, Damage(0, f"{self._table.mirror_used}; its mirror was read"))
+        if self.table.mirror_used:
+            found.insert(0, Damage(0, f"{self.table.mirror_used}; its mirror was read"))
         return found + list(self._walked.values())
 
     def used(self) -> list[tuple[int, int]]:
         """Return (place, length) of all that is in use, in order, and the backup boot sector."""
-        content = self._content(BITMAP)
+        content = self._content(BITMAP, "", -(-self.boot.clusters // 8))
         cluster = self.boot.cluster_size
         found = [
             (first * cluster, count * cluster)
@@ -142,12 +143,12 @@ class Volume:
     @cached_property
     def root(self) -> File:
         """The root directory: its path is empty."""
-        record = self._table.record(ROOT)
+        record = self.table.record(ROOT)
         return self._assembler.root(record, self._scan.extending(record))
 
     @cached_property
     def _scan(self) -> Scan:
-        return scan(self._table, self.boot.record_size)
+        return scan(self.table, self.boot.record_size)
 
     @cached_property
     def _tree(self) -> Tree:
@@ -161,7 +162,7 @@ class Volume:
     @cached_property
     def _assembler(self) -> Assembler:
         return Assembler(
-            self.boot, self._tree, self._table.value, self._descriptors(), self._object_ids()
+            self.boot, self._tree, self.table.value, self._descriptors(), self._object_ids()
         )
 
     def _is_system(self, attributes: Group) -> bool:
@@ -177,7 +178,7 @@ class Volume:
 
     def _facts(self) -> VolumeFacts:
         boot = self.boot
-        attributes = group([self._table.record(VOLUME)])
+        attributes = group([self.table.record(VOLUME)])
         label = b""
         for each in attributes.get((Type.VOLUME_NAME, ""), ()):
             label = each.value if isinstance(each, Resident) else b""
@@ -194,9 +195,9 @@ class Volume:
             label.decode("utf-16-le", "replace"), f"{boot.serial:016X}", bool(flags & _DIRTY),
         )  # fmt: skip
 
-    def _content(self, number: int, name: str = "") -> Iterator[bytes]:
-        """Yield a stream of one of the file system's own files."""
-        record = self._table.record(number)
+    def _content(self, number: int, name: str, limit: int) -> Iterator[bytes]:
+        """Yield a stream of one of the file system's own files, at most so many bytes."""
+        record = self.table.record(number)
         extensions = self._scan.extending(record) if self._has_list(record) else ()
         pieces = group([record, *extensions]).get((Type.DATA, name))
         if not pieces:
@@ -207,14 +208,15 @@ class Volume:
         runs = runs_of(pieces)
         first = min(runs, key=lambda piece: piece.lowest)
         extents: tuple[Extent, ...] = join(runs, self.boot)
-        return plain(self._device, extents, first.size, min(first.valid, first.size))
+        size = min(first.size, limit)
+        return plain(self._device, extents, size, min(first.valid, size))
 
     def _has_list(self, record: Record) -> bool:
         return (Type.ATTRIBUTE_LIST, "") in group([record])
 
     def _descriptors(self) -> dict[int, bytes]:
         try:
-            return descriptors(self._content(SECURE, "$SDS"))
+            return descriptors(self._content(SECURE, "$SDS", _LARGEST_SECURE))
         except NtfsError as why:
             self._walked[SECURE] = Damage(SECURE, f"security descriptors: {why}")
             return {}
@@ -244,7 +246,7 @@ class Volume:
             names = attributes.get((Type.FILE_NAME, ""), ())
             if not root or not any(_is_called(name, "$ObjId") for name in names):
                 continue
-            value = self._table.value
+            value = self.table.value
             parts = [
                 value(pieces, _LARGEST_INDEX) if pieces else b""
                 for pieces in (
