@@ -44,6 +44,14 @@ class Fabric(Protocol):
 
 
 @runtime_checkable
+class ActingFabric(Protocol):
+    """A fabric that knows who stands behind a command, where a unit asks that of reservations."""
+
+    def open_for(self, designator: Designator, nexus: Hashable) -> AttachedUnit:
+        """Return a way to a unit where commands count as this nexus's own. As `open` otherwise."""
+
+
+@runtime_checkable
 class PortalFabric(Protocol):
     """A fabric that also knows units by where they are: for CSCD descriptors E5h, E6h and EAh."""
 

@@ -17,7 +17,7 @@ from serverfree.datamover.copy_rods import CopyRods
 from serverfree.datamover.endpoints import DISK_WINDOW, PIECE
 from serverfree.datamover.engine import Engine
 from serverfree.datamover.errors import CopyAborted, UnitUnreachable
-from serverfree.datamover.fabric import Fabric, PortalFabric
+from serverfree.datamover.fabric import ActingFabric, Fabric, PortalFabric
 from serverfree.datamover.held import HELD_DATA_LIMIT
 from serverfree.datamover.offload import MOST_RANGES, Offload, TokenRanOut, Writing
 from serverfree.datamover.participants import Participants
@@ -407,7 +407,7 @@ class CopyManager:
 
     def _write(self, nexus: Hashable, writing: Writing, copy: Copy, rods: CopyRods) -> None:
         try:
-            self._run(nexus, writing.copy_list, copy, rods)
+            self._run(nexus, writing.copy_list, copy, rods, acting=True)
         except CopyAborted as error:
             # There are no segments, nor fields of theirs; what there is to tell is how far it came.
             error.sense.command_specific, error.sense.pointer = 0, None
@@ -416,7 +416,16 @@ class CopyManager:
         if writing.missing:
             raise TokenRanOut(writing.blocks)
 
-    def _run(self, nexus: Hashable, copy_list: CopyList, copy: Copy, rods: CopyRods) -> None:
+    def _run(
+        self,
+        nexus: Hashable,
+        copy_list: CopyList,
+        copy: Copy,
+        rods: CopyRods,
+        *,
+        acting: bool = False,
+    ) -> None:
+        """Process the segments; `acting`, as if the nexus itself sent the commands for them."""
         if not copy_list.segments:
             return
         aborted = copy.activity.aborted
@@ -425,7 +434,7 @@ class CopyManager:
                 raise CopyAborted(Asc.COMMANDS_CLEARED_BY_DEVICE_SERVER).in_segment(0)
             participants = Participants(
                 copy_list,
-                lambda name: self._open(name, nexus),
+                lambda name: self._open(name, nexus, acting=acting),
                 self._own_unit,
                 copy.activity,
                 rods,
@@ -449,8 +458,12 @@ class CopyManager:
             finally:
                 participants.close()
 
-    def _open(self, name: Designator | AddressCscd, nexus: Hashable) -> AttachedUnit:
+    def _open(
+        self, name: Designator | AddressCscd, nexus: Hashable, *, acting: bool
+    ) -> AttachedUnit:
         if isinstance(name, Designator):
+            if acting and isinstance(self._fabric, ActingFabric):
+                return self._fabric.open_for(name, nexus)
             return self._fabric.open(name, nexus)
         lun = unpack_lun(name.lun)
         if lun is None or not isinstance(self._fabric, PortalFabric):

@@ -58,8 +58,15 @@ class LocalDevice:
             data_in[:size] = memoryview(reply.data)[:size]
         return _Ended(Result(reply.status, reply.sense, size))
 
+    def stand_in_for(self, nexus: Nexus) -> None:
+        """Reservations see this nexus in every command."""
+        if isinstance(self._unit, Unit):
+            self._unit.reservations.stand_ins[self._nexus] = nexus
+
     def close(self, *, broken: bool = False) -> None:
         """The nexus of the copy ends."""
+        if isinstance(self._unit, Unit):
+            self._unit.reservations.stand_ins.pop(self._nexus, None)
         self._unit.detach(self._nexus)
 
 
@@ -93,3 +100,13 @@ class LocalFabric:
                     own = Nexus(f"{COPIES}{next(self._numbers)}", self._target)
                     return LocalDevice(unit, own, permission)
         raise UnitUnreachable(f"{self._target} has no unit {designator}")
+
+    def open_for(self, designator: Designator, nexus: Hashable) -> LocalDevice:
+        """Return the unit with this designator, to do there what this nexus itself may do.
+
+        A reservation that lets the nexus through lets the device through. Raises UnitUnreachable.
+        """
+        device = self.open(designator, nexus)
+        if isinstance(nexus, Nexus):
+            device.stand_in_for(nexus)
+        return device

@@ -153,6 +153,8 @@ class Reservations:
         self._held = Held() if kept is None else Held.from_json(kept)
         self.generation = 0
         self.reserved_by: Nexus | None = None  # RESERVE of SPC-2
+        self.stand_ins: dict[Nexus, Nexus] = {}
+        """Nexuses that do for another what it has asked for, each with that one."""
 
     # What others ask
 
@@ -174,6 +176,7 @@ class Reservations:
     def check(self, row: Row, command: Command) -> None:
         """Raise ReservationConflict if another nexus has reserved what the command would do."""
         nexus, held = command.nexus, self._held
+        nexus = self.stand_ins.get(nexus, nexus)
         if self.reserved_by is not None:
             if nexus != self.reserved_by and command.cdb[0] not in _UNDER_RESERVE:
                 raise ReservationConflict

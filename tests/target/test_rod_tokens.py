@@ -187,6 +187,24 @@ def test_who_may_only_read_writes_nothing(san: San) -> None:
     assert copy.content == before
 
 
+@pytest.mark.parametrize("kind", [1, 3, 6])  # write exclusive, exclusive access, registrants only
+def test_who_holds_a_reservation_writes_with_a_token_and_nobody_else(san: San, kind: int) -> None:
+    source, copy = san.disk("a"), san.disk("b")
+    token = source.populate((0, 4))
+    key = bytes(7) + b"K"
+    copy.host.good(bytes.fromhex("5f 00 00 0000 00000018 00"), bytes(8) + key + bytes(8))
+    copy.host.good(bytes([0x5F, 1, kind]) + bytes.fromhex("0000 00000018 00"), key + bytes(16))
+    assert copy.write_using(token, (0, 4)).status is Status.GOOD
+    assert copy.content[:2048] == source.content[:2048]
+    refused = copy.write_using(token, (9, 4), host=copy.other)
+    assert refused.status is Status.RESERVATION_CONFLICT
+    parameters = populate_list((0, 4))
+    cdb = originate(POPULATE, 5, len(parameters))
+    reads = copy.other(cdb, parameters).status
+    assert reads is (Status.RESERVATION_CONFLICT if kind in (3, 6) else Status.GOOD)
+    assert not copy.unit.reservations.stand_ins
+
+
 # ---------------------------------------------------------------------- WRITE USING TOKEN
 
 
