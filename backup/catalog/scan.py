@@ -357,8 +357,13 @@ class _Examination:
 
     def _look_inside(self, image: Member, facts: BackupFacts, writer: Writer) -> None:
         """Enter the files inside an image, from its own file system as it lies on the tape."""
-        if facts.parent or facts.volume is None:
-            return  # the file system of an image of changes lies in several archives
+        if facts.parent:
+            self._found.remarks.append(
+                "the files inside an image of changes are only in the catalog that was lost"
+            )
+            return  # their file system lies in several archives
+        if facts.volume is None:
+            return
         try:
             disk = _ImageOnTape(self._archive, image)
             volume = Volume.open(disk, facts.volume.start)
