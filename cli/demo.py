@@ -1,26 +1,23 @@
 """`serverfree demo`: a server-free backup and restore of a real volume, on this machine alone.
 
 Three processes on loopback ports (a storage system with two disks, a backup storage with a tape, a
-data mover that reaches both) and this one, the server. It puts an NTFS volume on the first disk,
-has it copied to tape by EXTENDED COPY, has the tape restored to the second disk, which held random
-bytes until then, and compares. What it counts as the server's are the bytes at the sockets of the
-sessions that asked for the copies; filling, wiping and comparing the disks are the demo's own doing
-and are counted apart.
+data mover that reaches both) and this one, the server. A host is still writing to an NTFS volume
+when its backup is asked for: the quiet gate waits, a snapshot is taken, the files go to tape. While
+a second backup, of the whole volume, is under way, the host loses everything. The volume comes back
+onto a disk that held random bytes, a single file besides, and GNU tar lists the tape.
 """
 
 import argparse
-import contextlib
 import hashlib
 import json
-import lzma
-import os
 import shutil
 import signal
+import subprocess
 import sys
+import tarfile
 import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from functools import cache
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -29,29 +26,26 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TransferSpeedColumn
 from rich.table import Table
 
-from serverfree.cli.processes import Served, Server, ServerError
-from serverfree.initiator.disk import Disk
-from serverfree.initiator.session import LogicalUnit, Session
-from serverfree.initiator.tape import Tape
-from serverfree.initiator.xcopy import CopyReport, xcopy
+from serverfree.backup.catalog.facts import Mode
+from serverfree.backup.contents import Wish
+from serverfree.backup.job import Request as BackupRequest
+from serverfree.backup.job import back_up
+from serverfree.backup.report import JobReport
+from serverfree.backup.restore.job import Request as RestoreRequest
+from serverfree.backup.restore.job import restore
+from serverfree.backup.restore.report import RestoreReport
+from serverfree.backup.restore.wanted import RestoreError
+from serverfree.backup.watching import Watcher
+from serverfree.cli import demo_san
+from serverfree.cli.demo_san import Advance, Host, San
+from serverfree.cli.processes import ServerError
+from serverfree.iscsi.names import Url
 
-VOLUME = Path(__file__).parent / "data" / "volume.img.xz"
-LIBRARY_IQN = "iqn.2026-11.com.example:library"
 INTERRUPTED = 130
-MiB = 1 << 20
-
-# Told how many bytes of a step are done.
-Advance = Callable[[int], None]
-
-
-@dataclass(frozen=True, slots=True)
-class San:
-    """The units of the demo's three servers."""
-
-    source: Served
-    restored: Served
-    tape: Served
-    mover: Served
+BUSY = 2.0  # seconds that the host goes on writing
+LOST = "Documents/report.txt"
+BACK = "Recovered"  # the folder of the volume that it comes back to
+LINES = 8  # of the listing
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -59,8 +53,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser = subparsers.add_parser(
         "demo",
         help="show a server-free backup and restore on this machine",
-        description="Copy an NTFS volume from disk to tape and back by EXTENDED COPY, between "
-        "servers started for it on loopback ports, and compare. Leaves nothing behind.",
+        description="Back up an NTFS volume from disk to tape and restore it by EXTENDED COPY, "
+        "between servers started for it on loopback ports, and compare. Leaves nothing behind.",
     )
     parser.add_argument("--json", action="store_true", help="print the facts as JSON")
     parser.set_defaults(run=run)
@@ -88,192 +82,228 @@ def _terminated(number: int, frame: FrameType | None) -> NoReturn:
 def _demo(console: Console, as_json: bool) -> int:
     with (
         tempfile.TemporaryDirectory(prefix="serverfree-demo-") as folder,
-        _san(Path(folder), _volume_size()) as san,
+        demo_san.san(Path(folder)) as san,
     ):
         console.print(f"storage system  {san.source.url}\n                {san.restored.url}")
+        console.print(f"                {san.array} (management)")
         console.print(f"backup storage  {san.tape.url}")
         console.print(f"data mover      {san.mover.url}\n")
         with _progress(console) as progress:
-            facts = _there_and_back(san, progress)
-    matches = facts.volume == facts.restored
+            facts = _Mission(san, Path(folder), progress).run()
     if as_json:
         print(json.dumps(facts.json(), indent=2))
     else:
         _show(console, facts)
-    return 0 if matches else 1
+    return 0 if facts.volume_is_back and facts.file_is_back else 1
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What came of it: both copies, and the SHA-256 of what went in and of what came back."""
+    """What came of it. `volume` and `restored` are the SHA-256 of each stream by its path."""
 
-    backup: CopyReport
-    restore: CopyReport
-    volume: str
-    restored: str
+    files: JobReport
+    image: JobReport
+    onto_disk: RestoreReport
+    one_file: RestoreReport
+    volume: dict[str, str]
+    restored: dict[str, str]
+    file_is_back: bool
+    members: list[str]
+    """What the tape's first file holds, as tar lists it."""
+
+    @property
+    def volume_is_back(self) -> bool:
+        """Whether all is there again, and nothing else."""
+        return self.volume == self.restored
 
     def json(self) -> dict[str, object]:
         """Return the facts in the form of `--json`."""
         return {
-            "backup": _figures(self.backup),
-            "restore": _figures(self.restore),
-            "sha256": {"volume": self.volume, "restored": self.restored},
+            "backup": self.image.facts(),
+            "backup_of_files": self.files.facts(),
+            "restore": self.onto_disk.facts(),
+            "restore_of_one_file": self.one_file.facts(),
+            "sha256": {"volume": _digest(self.volume), "restored": _digest(self.restored)},
+            "streams": len(self.volume),
+            "volume_is_back": self.volume_is_back,
+            "file_is_back": self.file_is_back,
+            "members": len(self.members),
         }
 
 
-def _there_and_back(san: San, progress: Progress) -> Facts:
-    """Run the steps in their order, each with a progress bar."""
-    size = _volume_size()
+class _Mission:
+    """The steps in their order, each with a progress bar."""
 
-    def step(what: str) -> Advance:
-        task = progress.add_task(what, total=size)
-        return lambda done: progress.update(task, completed=done)
+    def __init__(self, san: San, folder: Path, progress: Progress) -> None:
+        self._san, self._folder, self._progress = san, folder, progress
+        self._catalog = folder / "catalog.sqlite"
+        self._tape, self._mover = Url.parse(san.tape.url), Url.parse(san.mover.url)
 
-    volume = _fill(san.source, step("an NTFS volume onto the disk"))
-    show = step("disk to tape by EXTENDED COPY")
-    backup = xcopy(san.mover.url, san.source.url, san.tape.url, progress=lambda done, _: show(done))
-    _wipe(san.restored, size, step("random bytes onto a second disk"))
-    rewinding = _rewind(san.tape)
-    show = step("tape to second disk by EXTENDED COPY")
-    restore = xcopy(
-        san.mover.url, san.tape.url, san.restored.url, progress=lambda done, _: show(done)
-    )
-    # Sending the tape back to its beginning is a part of what a restore asks of the server.
-    restore = replace(
-        restore,
-        server_sent=restore.server_sent + rewinding[0],
-        server_received=restore.server_received + rewinding[1],
-    )
-    restored = _hash(san.restored, step("the second disk read and compared"))
-    return Facts(backup, restore, volume, restored)
-
-
-@contextlib.contextmanager
-def _san(folder: Path, size: int) -> Iterator[San]:
-    """Start the three servers; they are stopped again whatever happens."""
-    free = shutil.disk_usage(folder).free
-    if free < 4 * size:
-        raise OSError(
-            f"{folder}: {free // MiB} MiB free, the demo needs {4 * size // MiB}; "
-            "set TMPDIR to a folder with room"
+    def run(self) -> Facts:
+        san, size = self._san, demo_san.volume_size()
+        host = Host(san.source)
+        demo_san.fill(san.source, self._step("an NTFS volume onto the disk", size))
+        volume = demo_san.contents(san.source, self._step("what is on it", size))
+        with host.at_work(BUSY):
+            files = self._back_up(Mode.FILES, _Bar(self._progress, "files to tape"))
+        with host.losing_everything() as lose:
+            image = self._back_up(Mode.IMAGE, _Bar(self._progress, "volume to tape", lose))
+        demo_san.wipe(san.restored, self._step("random bytes onto a second disk", size))
+        onto_disk = self._restore(image, "volume from tape to the second disk")
+        restored = demo_san.contents(san.restored, self._step("what is on it", size))
+        one_file, content = self._restore_one(files)
+        members = self._list_tape()
+        return Facts(
+            files, image, onto_disk, one_file, volume, restored, content == volume[LOST], members
         )
-    disks = [
-        *("--disk", f"volume={folder / 'volume.img'},size={size}"),
-        *("--disk", f"restored={folder / 'restored.img'},size={size}"),
-    ]
-    tape = ["--iqn", LIBRARY_IQN, "--tape", f"tape={folder / 'cartridge'},capacity={2 * size}"]
-    with Server("target", disks) as storage, Server("target", tape) as library:
-        reach = [word for one in (storage, library) for word in ("--reach", one.portal)]
-        with Server("datamover", reach) as datamover:
-            [mover] = datamover.units.values()
-            yield San(storage["volume"], storage["restored"], library["tape"], mover)
+
+    def _step(self, what: str, size: int | None = None) -> Advance:
+        task = self._progress.add_task(what, total=size)
+        return lambda done: self._progress.update(task, completed=done)
+
+    def _back_up(self, mode: Mode, watcher: Watcher) -> JobReport:
+        return back_up(
+            BackupRequest(
+                disk=Url.parse(self._san.source.url),
+                tape=self._tape,
+                mover=self._mover,
+                array=self._san.array,
+                wish=Wish(mode, name="volume"),
+                catalog=self._catalog,
+            ),
+            watcher,
+        )
+
+    def _restore(
+        self, backup: JobReport, what: str, *paths: str, folder: Path | None = None
+    ) -> RestoreReport:
+        return restore(
+            RestoreRequest(
+                backup=backup.backup,
+                tape=self._tape,
+                mover=self._mover,
+                disk=None if folder else Url.parse(self._san.restored.url),
+                folder=folder,
+                paths=paths,
+                into=BACK if paths and folder is None else "",
+                catalog=self._catalog,
+            ),
+            _Bar(self._progress, what),
+        )
+
+    def _restore_one(self, backup: JobReport) -> tuple[RestoreReport, str]:
+        """Bring one file back into the volume, or to a folder where NTFS-3G is not at hand."""
+        try:
+            report = self._restore(backup, "one file into the volume", LOST)
+        except RestoreError as why:
+            self._progress.console.print(f"one file goes to a folder: {why}", markup=False)
+            folder = self._folder / "recovered"
+            folder.mkdir()
+            report = self._restore(backup, "one file to a folder", LOST, folder=folder)
+            return report, _sha256(folder / LOST)
+        now = demo_san.contents(self._san.restored, self._step("what is on it"))
+        return report, now.get(f"{BACK}/{LOST}", now.get(f"{BACK}/{Path(LOST).name}", ""))
+
+    def _list_tape(self) -> list[str]:
+        archive = self._folder / "tape-file.tar"
+        demo_san.read_tape_file(self._san.tape, 0, archive, self._step("the tape, for tar"))
+        return _listing(archive)
 
 
-@cache
-def _volume_size() -> int:
-    """Return how large the volume is once it is unpacked."""
-    with lzma.open(VOLUME) as packed:
-        return packed.seek(0, os.SEEK_END)
+def _digest(contents: dict[str, str]) -> str:
+    """Return one SHA-256 for the contents of a volume."""
+    return hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()
 
 
-@contextlib.contextmanager
-def _unit(served: Served) -> Iterator[LogicalUnit]:
-    """Log in to a unit for as long as it takes."""
-    with Session(served.host, served.port, served.target_name) as session:
-        yield session.unit(served.lun)
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _fill(served: Served, advance: Advance) -> str:
-    """Unpack the volume onto a disk and return its SHA-256."""
-    digest = hashlib.sha256()
-
-    def unpacked(packed: lzma.LZMAFile) -> Iterator[memoryview]:
-        done = 0
-        while chunk := packed.read(MiB):
-            digest.update(chunk)
-            done += len(chunk)
-            yield memoryview(chunk)
-            advance(done)
-
-    with _unit(served) as unit, lzma.open(VOLUME) as packed:
-        disk = Disk(unit)
-        disk.write_chunks(0, unpacked(packed))
-        disk.flush()
-    return digest.hexdigest()
+def _listing(archive: Path) -> list[str]:
+    """Have GNU tar list an archive; where there is none, Python's."""
+    program = shutil.which("tar")
+    if program is None:
+        with tarfile.open(archive) as opened:
+            return opened.getnames()
+    done = subprocess.run(
+        [program, "-tvf", archive, "--quoting-style=literal"],
+        capture_output=True, text=True, errors="replace", check=True,
+    )  # fmt: skip
+    return done.stdout.splitlines()
 
 
-def _wipe(served: Served, size: int, advance: Advance) -> None:
-    """Fill a disk with random bytes: whatever it holds later has come from the tape."""
+class _Bar(Watcher):
+    """A job as one bar. `moving` is called when bytes are on their way."""
 
-    def noise() -> Iterator[memoryview]:
-        for done in range(0, size, MiB):
-            yield memoryview(os.urandom(min(MiB, size - done)))
-            advance(done + MiB)
+    def __init__(
+        self, progress: Progress, what: str, moving: Callable[[], None] = lambda: None
+    ) -> None:
+        self._progress, self._what, self._moving = progress, what, moving
+        self._task = progress.add_task(what, total=None)
 
-    with _unit(served) as unit:
-        disk = Disk(unit)
-        disk.write_chunks(0, noise())
-        disk.flush()
+    def phase(self, text: str) -> None:
+        self._describe(text)
 
+    def waiting(self, quiet: float, waited: float) -> None:
+        self._describe(f"quiet for {quiet:.1f} s of 3")
 
-def _rewind(served: Served) -> tuple[int, int]:
-    """Put the tape at its beginning; return the bytes sent and received for it."""
-    with _unit(served) as unit:
-        Tape(unit).rewind()
-    return unit.session.bytes_sent, unit.session.bytes_received
+    def moved(self, done: int, total: int) -> None:
+        self._moving()
+        self._describe("")
+        self._progress.update(self._task, completed=done, total=total or None)
 
-
-def _hash(served: Served, advance: Advance) -> str:
-    """Return the SHA-256 of what a disk holds, read over iSCSI."""
-    digest = hashlib.sha256()
-    done = 0
-    with _unit(served) as unit:
-        disk = Disk(unit)
-        for chunk in disk.chunks(0, disk.capacity().blocks):
-            digest.update(chunk)
-            done += len(chunk)
-            advance(done)
-    return digest.hexdigest()
+    def _describe(self, text: str) -> None:
+        self._progress.update(
+            self._task, description=f"{self._what}: {text}" if text else self._what
+        )
 
 
 def _progress(console: Console) -> Progress:
     return Progress(
-        TextColumn("{task.description:36}"),
-        BarColumn(bar_width=20),
+        TextColumn("{task.description:52}"),
+        BarColumn(bar_width=16),
         TaskProgressColumn(),
         TransferSpeedColumn(),
         console=console,
     )
 
 
-def _figures(copy: CopyReport) -> dict[str, float]:
-    return {
-        "moved_bytes": copy.moved_bytes,
-        "server_bytes": copy.server_bytes,
-        "ratio": copy.server_bytes / copy.moved_bytes,
-        "commands": copy.commands,
-        "seconds": round(copy.seconds, 3),
-        "megabytes_per_second": round(copy.moved_bytes / copy.seconds / 1e6, 1),
-    }
-
-
 def _show(console: Console, facts: Facts) -> None:
+    console.print(
+        f"\nsnapshot of the first backup: {facts.files.consistency} consistent, taken after "
+        f"{facts.files.snapshot_waited:.1f} s: the host was writing for {BUSY:.0f} of them"
+    )
+    console.print(f"tar lists {len(facts.members)} members of the first file on the tape:")
+    for line in facts.members[:: max(1, len(facts.members) // LINES)]:
+        console.print(f"  {line}", markup=False, highlight=False, no_wrap=True, overflow="ellipsis")
     table = Table(title="\nbytes that went by the data mover, and through the server")
-    for column in ("", "data mover", "server", "ratio", "time", "MB/s"):
+    for column in ("", "data mover", "content", "ratio", "metadata", "time"):
         table.add_column(column, justify="right" if column else "left", no_wrap=True)
-    for name, copy in (("backup", facts.backup), ("restore", facts.restore)):
+    jobs: dict[str, tuple[JobReport | RestoreReport, int]] = {
+        "files to tape": (facts.files, facts.files.metadata_bytes),
+        "volume to tape": (facts.image, facts.image.metadata_bytes),
+        "volume to disk": (facts.onto_disk, facts.onto_disk.metadata_read),
+        "one file back": (facts.one_file, facts.one_file.metadata_read),
+    }
+    for name, (job, metadata) in jobs.items():
         table.add_row(
             name,
-            f"{copy.moved_bytes:,}",
-            f"{copy.server_bytes:,}",
-            f"{copy.server_bytes / copy.moved_bytes:.4%}",
-            f"{copy.seconds:.1f} s",
-            f"{copy.moved_bytes / copy.seconds / 1e6:,.0f}",
+            f"{job.moved_bytes:,}",
+            f"{job.server_bytes:,}",
+            f"{job.server_share:.4%}",
+            f"{metadata:,}",
+            f"{job.seconds:.1f} s",
         )
     console.print(table)
-    console.print("SHA-256 of the volume and of what came back:")
-    console.print(f"  {facts.volume}\n  {facts.restored}")
-    if facts.volume == facts.restored:
-        console.print("the restored disk is the volume, byte for byte", style="bold green")
+    if facts.volume_is_back:
+        streams = len(facts.volume)
+        console.print(
+            f"the volume is back: {streams} files, streams and folders, SHA-256 of each equal",
+            style="bold green",
+        )
     else:
-        console.print("THE RESTORED DISK DIFFERS FROM THE VOLUME", style="bold red")
+        console.print("THE RESTORED VOLUME DIFFERS FROM THE ONE BACKED UP", style="bold red")
+    if facts.file_is_back:
+        console.print(f"and {LOST} besides, from the backup of files", style="bold green")
+    else:
+        console.print(f"{LOST} IS NOT WHAT IT WAS", style="bold red")

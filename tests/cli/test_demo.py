@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from serverfree.cli import demo
+from serverfree.backup.ntfs.errors import NtfsError
+from serverfree.backup.restore.report import RestoreReport
+from serverfree.cli import demo, demo_san
 from serverfree.cli.processes import SERVERFREE
-from serverfree.initiator.xcopy import CopyReport, xcopy
 from support import peers
 
 DEMO = [*SERVERFREE, "demo"]
@@ -51,24 +52,22 @@ def test_the_demo_moves_a_volume_there_and_back_past_the_server(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     facts = json.loads(done.stdout)
     assert facts["sha256"]["volume"] == facts["sha256"]["restored"]
-    for direction in ("backup", "restore"):
-        assert facts[direction]["moved_bytes"] >= 256 * MiB
-        assert 0 < facts[direction]["server_bytes"] < facts[direction]["moved_bytes"] / 1000
+    for job in ("backup", "restore"):
+        assert facts[job]["moved_bytes"] >= 128 * MiB
+        assert facts[job]["server_bytes"] < facts[job]["moved_bytes"] / 1000
+    assert facts["backup_of_files"]["moved_bytes"] >= 128 * MiB
+    assert facts["backup_of_files"]["server_share"] < 0.02
+    assert facts["backup_of_files"]["snapshot_waited"] >= 3
+    assert facts["members"] > 100
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.served
 @pytest.mark.timeout(120)
 def test_the_demo_fails_if_what_comes_back_is_not_what_went(monkeypatch, capsys):
-    """The restore is left out: the second disk still holds its random bytes."""
-    reports = []
-
-    def backup_only(mover: str, source: str, destination: str, **more: object) -> CopyReport:
-        if not reports:
-            reports.append(xcopy(mover, source, destination))
-        return reports[0]
-
-    monkeypatch.setattr(demo, "xcopy", backup_only)
+    """The restores are left out: the second disk still holds its random bytes."""
+    monkeypatch.setattr(demo, "restore", lambda request, watcher: RestoreReport())
+    monkeypatch.setattr(demo_san, "contents", contents_or_nothing(demo_san.contents))
     before = signal.getsignal(signal.SIGTERM)
     try:
         assert demo.run(argparse.Namespace(json=True)) == 1
@@ -76,11 +75,23 @@ def test_the_demo_fails_if_what_comes_back_is_not_what_went(monkeypatch, capsys)
         signal.signal(signal.SIGTERM, before)
     facts = json.loads(capsys.readouterr().out)
     assert facts["sha256"]["volume"] != facts["sha256"]["restored"]
+    assert not facts["file_is_back"]
+
+
+def contents_or_nothing(real):
+    """Look at a disk that may hold no volume at all."""
+
+    def look(served, advance):
+        try:
+            return real(served, advance)
+        except NtfsError:
+            return {}
+
+    return look
 
 
 @pytest.mark.served
-@pytest.mark.parametrize("delay", [0.7, 3.0])
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("how", "delay"), [(signal.SIGINT, 0.7), (signal.SIGTERM, 4.0)])
 def test_an_interrupted_demo_leaves_nothing_behind(tmp_path, how, delay):
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     with subprocess.Popen(
