@@ -1,6 +1,8 @@
 """What a backup through a data mover put on a tape, found again without the catalog it was in."""
 
 import json
+import os
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -9,8 +11,13 @@ from serverfree.backup.archive.member import Kind
 from serverfree.backup.catalog import scan as scanning
 from serverfree.backup.catalog.facts import Mode, State
 from serverfree.backup.catalog.store import Catalog
+from serverfree.backup.restore.job import Request, restore
+from serverfree.backup.site import Site
 from serverfree.cli.main import main
 from support import backups
+from support.ntfs_images import mounted
+
+STEP = 64 << 10  # what changes are tracked by
 
 pytestmark = [pytest.mark.peer, pytest.mark.served]
 
@@ -70,3 +77,46 @@ def test_the_headers_alone_tell_the_same(san, tmp_path, monkeypatch):
             assert each.backup.uuid == old.uuid
             assert each.backup.facts.volume == old.facts.volume
             assert members(after, each.backup) == members(before, old)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="FUSE mounts take root")
+def test_with_the_catalog_lost_a_chain_of_images_still_restores_single_files(
+    ntfs_images, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("SERVERFREE_TOKEN", backups.TOKEN)
+    disk = ntfs_images.get("plain").copy(tmp_path / "disk.img")
+    edited = shutil.copyfile(disk, tmp_path / "edited.img")
+    with backups.san(tmp_path, disk) as running:
+        running.back_up(Mode.IMAGE, array=running.array)
+        with mounted(edited, tmp_path / "mount") as top:
+            (top / "new.bin").write_bytes(os.urandom(300_000))
+            with (top / "folder 1/inside/300000 bytes.bin").open("r+b") as file:
+                file.seek(100_000)
+                file.write(os.urandom(50_000))
+        bring(running, edited.read_bytes())
+        change = running.back_up(Mode.IMAGE, array=running.array, incremental="latest")
+        assert change.parent
+        again = tmp_path / "again.sqlite"
+        with Catalog.open(again) as catalog, running.drive() as tape:
+            assert [each.how for each in scanning.scan(tape, catalog)] == ["catalog", "catalog"]
+            backup = catalog.backup(change.backup)
+            (entry,) = catalog.at(backup, "folder 1/inside/300000 bytes.bin")
+            assert {held.id for held, _ in catalog.pieces(entry)} == {
+                each.id for each in catalog.chain(backup)
+            }, "a part of it is in each"
+        out = tmp_path / "out"
+        restore(Request(backup=change.backup, tape=running.tape, folder=out, catalog=again))
+        with mounted(edited, tmp_path / "mount", "ro") as top:
+            for path in top.rglob("*"):
+                if path.is_file():
+                    assert (out / path.relative_to(top)).read_bytes() == path.read_bytes()
+
+
+def bring(running, data):
+    """Bring the disk to this content over iSCSI, as a host would."""
+    with Site(None, running.tape) as site:
+        disk = site.disk(running.disk)
+        for at in range(0, len(data), STEP):
+            if disk.read(at // 512, STEP // 512) != data[at : at + STEP]:
+                disk.write(at // 512, data[at : at + STEP])
+        disk.flush()
