@@ -7,7 +7,7 @@ nor logical units: a fabric finds the units, whoever calls has the command.
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 
 from serverfree.datamover.aliases import Aliases
@@ -19,10 +19,10 @@ from serverfree.datamover.engine import Engine
 from serverfree.datamover.errors import CopyAborted, UnitUnreachable
 from serverfree.datamover.fabric import ActingFabric, Fabric, PortalFabric
 from serverfree.datamover.held import HELD_DATA_LIMIT
-from serverfree.datamover.offload import MOST_RANGES, Offload, TokenRanOut, Writing
+from serverfree.datamover.offload import MOST_RANGES, Offload, TokenRanOut, Writing, zeroing
 from serverfree.datamover.participants import Participants
 from serverfree.datamover.plan import IMPLEMENTED_SEGMENTS, Planner
-from serverfree.datamover.units import AttachedUnit
+from serverfree.datamover.units import AttachedUnit, Role
 from serverfree.iscsi.names import Portal
 from serverfree.scsi.cdb.copy import (
     CopyOperationAbort,
@@ -69,7 +69,7 @@ from serverfree.scsi.designator import Designator
 from serverfree.scsi.device import Buffer
 from serverfree.scsi.errors import CheckCondition, invalid_field_in_cdb
 from serverfree.scsi.luns import unpack_lun
-from serverfree.scsi.rod_token import PopulateList, WriteList
+from serverfree.scsi.rod_token import PopulateList, Range, WriteList
 from serverfree.scsi.sense import Asc, Sense, SenseKey
 
 log = logging.getLogger(__name__)
@@ -407,6 +407,8 @@ class CopyManager:
 
     def _write(self, nexus: Hashable, writing: Writing, copy: Copy, rods: CopyRods) -> None:
         try:
+            if writing.zeros:
+                self._write_zeros(nexus, writing.zeros, copy)
             self._run(nexus, writing.copy_list, copy, rods, acting=True)
         except CopyAborted as error:
             # There are no segments, nor fields of theirs; what there is to tell is how far it came.
@@ -415,6 +417,26 @@ class CopyManager:
             raise
         if writing.missing:
             raise TokenRanOut(writing.blocks)
+
+    def _write_zeros(self, nexus: Hashable, ranges: Sequence[Range], copy: Copy) -> None:
+        assert self._offload is not None
+        medium = self._offload.medium
+        assert medium is not None
+        participants = Participants(
+            CopyList(),
+            lambda name: self._open(name, nexus, acting=True),
+            self._own_unit,
+            copy.activity,
+        )
+        try:
+            unit = participants.unit(THIS_UNIT, Role.DESTINATION)
+            for cdb, size in zeroing(ranges, medium):
+                if copy.activity.aborted():
+                    raise CopyAborted(Asc.COMMANDS_CLEARED_BY_DEVICE_SERVER)
+                unit.command(Role.DESTINATION, cdb)
+                copy.progress.bytes_written += size
+        finally:
+            participants.close()
 
     def _run(
         self,

@@ -4,18 +4,21 @@ SBC-4 4.28. Writing is an EXTENDED COPY like any other, from a ROD to the unit t
 copy manager; here it is put together.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from serverfree.datamover.copy_rods import CopyRods
 from serverfree.datamover.rod_tokens import RodTokens
 from serverfree.datamover.rods import Medium, Rod, choose
+from serverfree.scsi.capacity import Capacity16
+from serverfree.scsi.cdb.block import WriteSame16
 from serverfree.scsi.copy_cscd import ROD_FROM_TOKEN, RodCscd
 from serverfree.scsi.copy_list import THIS_UNIT, CopyList
 from serverfree.scsi.copy_page import RodFeatures
 from serverfree.scsi.copy_segments import BlockRangeToBlockRange, Segment
 from serverfree.scsi.designator import Designator
 from serverfree.scsi.errors import CheckCondition, invalid_field_in_parameter_list
-from serverfree.scsi.rod_token import PopulateList, RodType, WriteList, check_ranges
+from serverfree.scsi.rod_token import PopulateList, Range, RodType, WriteList, check_ranges
 from serverfree.scsi.sense import Asc, Sense, SenseKey
 
 MOST_RANGES = 1024
@@ -25,6 +28,7 @@ _POINTS_IN_TIME = (
     RodType.PERSISTENT,
     RodType.ANY_POINT_IN_TIME,
 )
+_ZEROED_AT_ONCE = 64 << 20
 _ZERO_BLOCKS = 512  # bytes of a block of zeros where nobody says how long
 
 
@@ -38,11 +42,15 @@ class TokenRanOut(CheckCondition):
 
 @dataclass(frozen=True, slots=True)
 class Writing:
-    """A WRITE USING TOKEN as a copy: the list, and blocks that the token has too few for."""
+    """A WRITE USING TOKEN as a copy: the list, the blocks it writes, those the token has not.
+
+    Zeros need no copy: then the list is empty, and `zeros` has the ranges.
+    """
 
     copy_list: CopyList
     blocks: int
-    missing: int
+    missing: int = 0
+    zeros: Sequence[Range] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,14 +140,13 @@ class Offload:
 
 def _writing(wanted: WriteList, rod: Rod, length: int) -> Writing:
     asked = sum(blocks for _, blocks in wanted.ranges)
-    at = wanted.offset * length
     if rod.type is RodType.BLOCK_DEVICE_ZERO:
-        at, most = 0, asked
-    elif at >= rod.size:
+        return Writing(CopyList(), asked, zeros=wanted.ranges)
+    at = wanted.offset * length
+    if at >= rod.size:
         raise invalid_field_in_parameter_list(WriteList.OFFSET_AT)
-    else:
-        # The last block may be filled up with zeros.
-        most = -(-(rod.size - at) // length)
+    # The last block may be filled up with zeros.
+    most = -(-(rod.size - at) // length)
     segments: list[Segment] = []
     left = min(asked, most)
     for lba, blocks in wanted.ranges:
@@ -153,3 +160,15 @@ def _writing(wanted: WriteList, rod: Rod, length: int) -> Writing:
     written = min(asked, most)
     cscd = RodCscd(ROD_FROM_TOKEN, RodType.FROM_TOKEN)
     return Writing(CopyList([cscd], segments), written, asked - written)
+
+
+def zeroing(ranges: Sequence[Range], medium: Medium) -> Iterator[tuple[bytes, int]]:
+    """Yield the commands that make these blocks zeros, each with how many bytes it is for."""
+    length = medium.block_length
+    thin = Capacity16.unpack(medium.capacity()).thin
+    step = _ZEROED_AT_ONCE // length
+    for lba, blocks in ranges:
+        for at in range(0, blocks, step):
+            size = min(step, blocks - at)
+            cdb = WriteSame16(unmap=thin, ndob=True, lba=lba + at, blocks=size)
+            yield cdb.pack(), size * length

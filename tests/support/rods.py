@@ -1,5 +1,6 @@
 """Disks of one target with ROD tokens; parameter lists and responses by hand."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -159,11 +160,22 @@ class San:
         self.permissions: dict = {}
 
     def disk(
-        self, name: str, *, block_size: int = 512, keeps: bool = True, readonly: bool = False
+        self,
+        name: str,
+        *,
+        block_size: int = 512,
+        keeps: bool = True,
+        readonly: bool = False,
+        thin: bool = False,
+        size: int = 0,
     ) -> Disk:
         path = self.folder / name
-        path.write_bytes(noise(SIZE, len(self.units) + 1))
-        store = open_file_store(path, readonly=readonly)
+        if size:
+            path.touch()
+            os.truncate(path, size)
+        else:
+            path.write_bytes(noise(SIZE, len(self.units) + 1))
+        store = open_file_store(path, readonly=readonly, thin=thin)
         if keeps:
             store = SnapshotOrigin(store, self.folder / f"{name}.snapshots", source=path)
         unit = BlockUnit(name, store, block_size=block_size, target=TARGET)

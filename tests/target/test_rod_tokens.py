@@ -245,8 +245,9 @@ def test_a_token_that_runs_out_says_how_far_it_went(san: San) -> None:
     assert answer.sense[12:14] == bytes.fromhex("0d04")
 
 
-def test_zeros(san: San) -> None:
-    disk = san.disk("a")
+@pytest.mark.parametrize("thin", [False, True])
+def test_zeros(san: San, thin: bool) -> None:
+    disk = san.disk("a", thin=thin)
     token = ZERO.to_bytes(4, "big") + bytes(2) + bytes.fromhex("01f8") + bytes(504)
     before = disk.content
     assert disk.write_using(token, (3, 100), (200, 1), offset=99).status is Status.GOOD
@@ -255,6 +256,23 @@ def test_zeros(san: San) -> None:
     assert not any(after[200 * 512 : 201 * 512])
     assert after[: 3 * 512] == before[: 3 * 512]
     assert after[103 * 512 : 200 * 512] == before[103 * 512 : 200 * 512]
+    answer = Information(disk.host.good(information(8)))
+    assert (answer.status, answer.units, answer.count) == (1, 0xF1, 101)
+    disk.unit.software_write_protect = True
+    assert disk.refused(WRITE_USING, write_list(token, (0, 1))).asc == 0x2700
+
+
+def test_zeros_for_a_large_disk_are_not_written_one_by_one(san: San) -> None:
+    size = 64 << 30
+    disk = san.disk("large", thin=True, size=size)
+    disk.put(size // 2, noise(4096))
+    token = ZERO.to_bytes(4, "big") + bytes(2) + bytes.fromhex("01f8") + bytes(504)
+    half = size // 1024
+    began = time.monotonic()
+    assert disk.write_using(token, (half, half), (0, half)).status is Status.GOOD
+    assert time.monotonic() - began < 20  # 64 GiB of zeros as data take longer on any machine
+    assert disk.unit.store.pread(size // 2, 4096) == bytes(4096)
+    assert Information(disk.host.good(information(8))).count == 2 * half
 
 
 def test_immediate_goes_on_behind_good(san: San) -> None:
