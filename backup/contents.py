@@ -1,5 +1,6 @@
 """What a backup holds: the file system read, files chosen, members in the order of the tape."""
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -15,6 +16,7 @@ from serverfree.backup.errors import BackupError
 from serverfree.backup.files import Damage, File, VolumeFacts
 from serverfree.backup.ntfs.errors import NtfsError
 from serverfree.backup.ntfs.volume import Volume
+from serverfree.backup.partitions import PartitionError, partitions
 from serverfree.backup.pieces import Piece
 from serverfree.backup.select import Selection
 
@@ -87,11 +89,22 @@ def volume_start(device: Device, partition: int | None) -> int:
 
 def volume_starts(device: Device) -> dict[int, int]:
     """Return where NTFS volumes begin, by the number of their partition; 0 without partitions."""
-    return {0: 0}
+    try:
+        found = partitions(device)
+    except PartitionError as why:
+        raise BackupError(f"the partition table cannot be read: {why}") from why
+    if not found:
+        return {0: 0}
+    starts = {}
+    for each in found:
+        with contextlib.suppress(NtfsError):
+            Volume.open(device, each.start)
+            starts[each.number] = each.start
+    return starts
 
 
 def _there_are(starts: dict[int, int]) -> str:
-    return f": there are {', '.join(map(str, starts))}" if starts else ""
+    return f": NTFS is on {', '.join(map(str, starts))}" if starts else ""
 
 
 class _Image:
