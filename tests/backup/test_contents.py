@@ -58,7 +58,7 @@ def pieces_of(contents):
 
 def test_several_volumes_have_to_be_told_apart(disk):
     device, _ = disk
-    with pytest.raises(BackupError, match="say which --partition.* 2, 3"):
+    with pytest.raises(BackupError, match=r"say which --partition.* 2, 3"):
         read_contents(device, Wish(Mode.FILES))
     with pytest.raises(BackupError, match="partition 1 is no NTFS volume: NTFS is on 2, 3"):
         read_contents(device, Wish(Mode.FILES, partition=1))
