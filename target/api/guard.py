@@ -40,7 +40,7 @@ class Guard:
             refusal = problem(
                 HTTPStatus.UNAUTHORIZED,
                 "no-token",
-                "send the token: Authorization: Bearer ...",
+                "the token is missing or wrong: Authorization: Bearer TOKEN",
                 headers={"WWW-Authenticate": "Bearer"},
             )
             await refusal(scope, receive, send)

@@ -211,3 +211,31 @@ def test_without_a_token_the_target_does_not_start(tmp_path):
     assert done.stdout == ""
     assert re.fullmatch(r"serverfree target: .*set SERVERFREE_TOKEN.*\n", done.stderr)
     assert not (tmp_path / "data.img").exists()
+
+
+def test_the_commands_of_whoever_asks_run_around_it_and_give_the_label(array, tmp_path):
+    log, count = tmp_path / "log", ["--quiet", "0", "--json"]
+    hooks = ["--before", f"echo freeze >> {log}", "--after", f"echo thaw >> {log}"]
+    made = facts(snapshot(array, "create", "data", *count, *hooks))
+    assert made["consistency"] == "fs"
+    assert log.read_text() == "freeze\nthaw\n"
+    late = snapshot(array, "create", "data", *count, "--before", "sleep 9", "--hook-timeout", "0.2")
+    assert late.returncode == 1
+    assert "longer than 0.2 s" in late.stderr
+    promise = snapshot(array, "create", "data", *count, "--consistency", "app")
+    assert promise.returncode == 1
+    assert [one["name"] for one in facts(snapshot(array, "list", "--json"))] == [made["name"]]
+
+
+def test_changes_between_two_snapshots_are_told(array):
+    peers.require("qemu-io", "qemu-img's iscsi driver")
+    first = facts(snapshot(array, "create", "data", "--quiet", "0", "--json"))
+    qemu_io(array["data"].url, "write -P 1 3M 4k", "write -P 1 5M 64k")
+    second = facts(snapshot(array, "create", "data", "--quiet", "0", "--json"))
+    since = ("--since", str(first["generation"]))
+    told = facts(snapshot(array, "changes", second["name"], *since, "--json"))
+    assert told["extents"] == [[3 * MiB, 65536], [5 * MiB, 65536]]
+    assert (told["complete"], told["bytes"]) == (True, 131072)
+    assert snapshot(array, "changes", second["name"], *since).stdout == (
+        "3145728\t65536\n5242880\t65536\n"
+    )

@@ -1,6 +1,8 @@
 """The management API: its answers, its problem documents; nothing passes without the token."""
 
 import asyncio
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -386,3 +388,12 @@ def test_the_address_cannot_change_while_it_is_served(service, tmp_path):
     path.write_text(CONFIGURATION.replace("[server]", '[server]\napi = "127.0.0.1:0"'))
     with pytest.raises(ConfigError, match="cannot change"):
         service.reload(load(path))
+
+
+def test_a_target_without_the_api_does_not_load_it():
+    modules = (
+        "[name for name in sys.modules if name in ('fastapi', 'uvicorn', 'pydantic', 'httpx')]"
+    )
+    code = f"import sys, serverfree.target.commands.target as t; print({modules})"
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True)
+    assert done.stdout == "[]\n", done.stderr
