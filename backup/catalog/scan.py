@@ -132,9 +132,9 @@ def _next_file(tape: Tape, number: int, buffer: memoryview) -> TapeFile | None:
     stop = tape.space_filemarks(1)
     end = tape.position().block
     if stop is None:
-        found.blocks = end - 1 - place.block
+        found.blocks = max(end - 1 - place.block, 0)
     else:
-        found.blocks = end - place.block
+        found.blocks = max(end - place.block, 0)
         found.damage.append("no filemark ends it: its writing was broken off")
     return found
 
@@ -143,7 +143,12 @@ def _continue_behind(tape: Tape, end: int, found: TapeFile) -> bool:
     """Go behind the filemark at block `end`; False where there is nothing more."""
     try:
         tape.locate(end)
-        return tape.space_filemarks(1) is None
+        if tape.space_filemarks(1) is not None:
+            return False
+        if tape.position().block <= end:
+            found.damage.append("what follows cannot be reached: the drive does not move on")
+            return False
+        return True
     except CheckCondition as error:
         if error.sense.key is not SenseKey.MEDIUM_ERROR:
             raise
@@ -217,6 +222,7 @@ class _Examination:
         elif whole and backup.state not in (State.DONE, State.RUNNING):
             return False
         self._found.how, self._found.backup = "known", backup
+        self._found.members = self._catalog.count(backup)
         return True
 
     # ------------------------------------------------------------------ by its own catalog

@@ -10,7 +10,7 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import islice
@@ -87,7 +87,7 @@ class Catalog(Queries):
         self.close()
 
     @contextmanager
-    def transaction(self) -> Any:
+    def transaction(self) -> Iterator[None]:
         """Everything within happens or nothing; other writers wait."""
         with _clear(self.path):
             self.connection.execute("BEGIN IMMEDIATE")
@@ -295,7 +295,7 @@ class Writer:
 
 
 @contextmanager
-def _clear(path: Path) -> Any:
+def _clear(path: Path) -> Iterator[None]:
     """Turn what SQLite says into one line that names the file."""
     try:
         yield

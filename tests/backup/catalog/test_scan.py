@@ -328,6 +328,14 @@ def test_a_wholly_unreadable_file_ends_and_the_next_is_found(tape, catalog):
     assert second.members == 1
 
 
+def test_a_drive_that_does_not_move_ends_the_scan(tape, catalog, monkeypatch):
+    write_file(tape, tar_of(FILES), BLOCK)
+    write_file(tape, tar_of(FILES), BLOCK)
+    monkeypatch.setattr(type(tape), "space_filemarks", lambda self, count: None)
+    (found,) = scan(tape, catalog)
+    assert any("does not move" in text for text in found.damage)
+
+
 @pytest.mark.peer
 def test_the_files_inside_an_image_are_found_without_a_catalog(
     tape, catalog, tmp_path, ntfs_images

@@ -54,7 +54,7 @@ def test_the_verb_finds_both_and_they_are_what_they_were(san, tmp_path, capsys):
                 new.facts, tape_url=old.facts.tape_url, drive_serial=old.facts.drive_serial
             )
             assert facts == old.facts
-            assert (new.state, new.blocks) == (State.DONE, old.blocks)
+            assert (new.state, new.blocks, new.size) == (State.DONE, old.blocks, old.size)
             assert members(after, new) == members(before, old)
             whole = list(before.digests(old))
             assert list(after.digests(new)) == whole[: len(after.digests(new))]
