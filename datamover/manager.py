@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from serverfree.datamover.aliases import Aliases
 from serverfree.datamover.buffers import MIB, BufferPool, Slabs
-from serverfree.datamover.copies import NOTHING_TO_TELL, Copies, Copy
+from serverfree.datamover.copies import Copies, Copy
 from serverfree.datamover.copy_rods import CopyRods
 from serverfree.datamover.endpoints import DISK_WINDOW, PIECE
 from serverfree.datamover.engine import Engine
@@ -22,6 +22,7 @@ from serverfree.datamover.held import HELD_DATA_LIMIT
 from serverfree.datamover.offload import MOST_RANGES, Offload, TokenRanOut, Writing, zeroing
 from serverfree.datamover.participants import Participants
 from serverfree.datamover.plan import IMPLEMENTED_SEGMENTS, Planner
+from serverfree.datamover.results import LIST_IDENTIFIER_FIELD, RESPONSES
 from serverfree.datamover.units import AttachedUnit, Role
 from serverfree.iscsi.names import Portal
 from serverfree.scsi.cdb.copy import (
@@ -29,12 +30,8 @@ from serverfree.scsi.cdb.copy import (
     ExtendedCopy,
     ExtendedCopyLid4,
     PopulateToken,
-    ReceiveCopyData,
-    ReceiveCopyDataLid4,
-    ReceiveCopyFailureDetails,
     ReceiveCopyOperatingParameters,
     ReceiveCopyStatus,
-    ReceiveCopyStatusLid4,
     ReceiveRodTokenInformation,
     ReportAllRodTokens,
     WriteUsingToken,
@@ -59,10 +56,8 @@ from serverfree.scsi.copy_list import (
 )
 from serverfree.scsi.copy_page import ThirdPartyCopyPage
 from serverfree.scsi.copy_results import (
-    CopyCommandStatus,
     CopyOperationStatus,
     OperatingParameters,
-    pack_held_data,
 )
 from serverfree.scsi.copy_segments import PopulateRodRange, PopulateRodRanges, TapeImage
 from serverfree.scsi.designator import Designator
@@ -93,7 +88,6 @@ LIMITS = OperatingParameters(
 )
 """What a copy manager can do: no limit to a segment, granularities of one byte."""
 
-_LIST_IDENTIFIER_FIELD = 2  # byte of the CDBs that name a copy
 _ABORT_POLL = 0.5  # seconds
 
 
@@ -266,7 +260,7 @@ class CopyManager:
         with self._copies.lock:
             copy = self._copies.find(nexus, list_identifier)
             if copy is None or not copy.running:
-                raise invalid_field_in_cdb(_LIST_IDENTIFIER_FIELD)
+                raise invalid_field_in_cdb(LIST_IDENTIFIER_FIELD)
             copy.abort = True
         while not copy.ended.wait(_ABORT_POLL):
             if aborted():
@@ -283,8 +277,8 @@ class CopyManager:
         with self._copies.lock:
             copy = self._copies.find(nexus, list_identifier)
             if copy is None:
-                raise invalid_field_in_cdb(_LIST_IDENTIFIER_FIELD)
-            response = _RESPONSES[service_action](copy, allocation_length)
+                raise invalid_field_in_cdb(LIST_IDENTIFIER_FIELD)
+            response = RESPONSES[service_action](copy, allocation_length)
             if copy.origin == ExtendedCopy.SERVICE_ACTION:
                 self._copies.drop_told(nexus, list_identifier)
             return response
@@ -305,7 +299,7 @@ class CopyManager:
     def vpd_page(self) -> bytes:
         """Return VPD page 8Fh (7.8.17)."""
         own = () if self._own_unit is None else (THIS_UNIT,)
-        originating, telling = set(_ORIGINATING), {*_RESPONSES, _PARAMETERS}
+        originating, telling = set(_ORIGINATING), {*RESPONSES, _PARAMETERS}
         if self.knows_tokens:
             own = (*own, ROD_FROM_TOKEN)
             telling.add(_ALL_TOKENS)
@@ -498,78 +492,6 @@ class CopyManager:
         return self._fabric.open_at(Portal(str(name.address), name.port), lun, nexus)
 
 
-# ---------------------------------------------------------------------- results
-
-
-def _lid1_status(copy: Copy, allocation_length: int) -> bytes:
-    if not copy.status_kept:
-        raise invalid_field_in_cdb(_LIST_IDENTIFIER_FIELD)
-    response = copy.lid1_status()
-    if response.status != CopyCommandStatus.IN_PROGRESS:
-        copy.status_kept = False  # told once, after the end (6.25 a)
-    return response.pack()
-
-
-def _lid1_data(copy: Copy, allocation_length: int) -> bytes:
-    if copy.running:
-        raise invalid_field_in_cdb(_LIST_IDENTIFIER_FIELD)
-    response = pack_held_data(copy.held.bytes())
-    _fetched(copy, response, allocation_length)
-    return response
-
-
-def _lid1_failure(copy: Copy, allocation_length: int) -> bytes:
-    if copy.running or copy.origin != ExtendedCopy.SERVICE_ACTION:
-        raise invalid_field_in_cdb(_LIST_IDENTIFIER_FIELD)
-    response = copy.failure.pack()
-    if not allocation_length or allocation_length >= len(response):
-        copy.failure = NOTHING_TO_TELL  # fetched whole, or declined (6.23 a, b)
-    return response
-
-
-def _lid4_status(copy: Copy, allocation_length: int) -> bytes:
-    return copy.lid4_status().pack()
-
-
-def _lid4_data(copy: Copy, allocation_length: int) -> bytes:
-    answer = copy.lid4_status()
-    answer.held_data_discarded = copy.held.discarded
-    ended_well = copy.status is CopyOperationStatus.COMPLETED
-    answer.data = copy.held.bytes() if ended_well else b""
-    response = answer.pack()
-    if ended_well:
-        _fetched(copy, response, allocation_length)
-    return response
-
-
-def _token_information(copy: Copy, allocation_length: int) -> bytes:
-    answer = copy.lid4_status()
-    told = (CopyOperationStatus.COMPLETED, CopyOperationStatus.PARTIAL_TOKEN)
-    tokens = copy.tokens if copy.status in told else []
-    answer.data = b"".join(cscd_id.to_bytes(2, "big") + token for cscd_id, token in tokens)
-    response = answer.pack()
-    if not allocation_length or allocation_length >= len(response):
-        copy.tokens = []  # fetched, or declined (6.26 a, b)
-    return response
-
-
-def _fetched(copy: Copy, response: bytes, allocation_length: int) -> None:
-    """Let go of held data that has been fetched whole, or declined (5.17.4.5 a, b)."""
-    if not allocation_length or allocation_length >= len(response):
-        copy.held.drop()
-
-
-_RESPONSES: dict[int, Callable[[Copy, int], bytes]] = {
-    int(kind.SERVICE_ACTION or 0): respond
-    for kind, respond in (
-        (ReceiveCopyStatus, _lid1_status),
-        (ReceiveCopyData, _lid1_data),
-        (ReceiveCopyFailureDetails, _lid1_failure),
-        (ReceiveCopyStatusLid4, _lid4_status),
-        (ReceiveCopyDataLid4, _lid4_data),
-        (ReceiveRodTokenInformation, _token_information),
-    )
-}
 _ORIGINATING, _TOKEN_COMMANDS = (
     {int(kind.SERVICE_ACTION or 0) for kind in kinds}
     for kinds in (

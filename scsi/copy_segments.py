@@ -337,15 +337,9 @@ class PopulateRodRanges(Segment):
     def pack(self) -> bytes:
         """The descriptor on the wire."""
         size = len(self.ranges) * _ROD_RANGE.size
-        head = self._STRUCT.pack(
-            self.TYPE,
-            0,
-            self.LENGTH + size - LENGTH_EXCLUDES,
-            self.source,
-            self.destination,
-            _FOUR_GIBI_BLOCKS,
-            size,
-        )
+        length = self.LENGTH + size - LENGTH_EXCLUDES
+        ends = self.source, self.destination
+        head = self._STRUCT.pack(self.TYPE, 0, length, *ends, _FOUR_GIBI_BLOCKS, size)
         return head + b"".join(_ROD_RANGE.pack(*one) for one in self.ranges)
 
     @classmethod
@@ -383,9 +377,8 @@ class PopulateRodRange(Segment):
 class StreamToDigest(Segment):
     """C0h: as 06h, and the SHA-256 of what is let go of is held for the application client.
 
-    Of this project's copy managers (table 145 leaves C0h to DFh to vendors): bytes 0 to 15 are
-    those of 06h, DESCRIPTOR LENGTH 000Ch. 32 bytes are held when the segment is done, whatever
-    `number_of_bytes` is; of a segment that fails, none.
+    Of this project's copy managers (table 145 leaves C0h to DFh to vendors): 16 bytes, those of
+    06h. A digest of 32 bytes is held when the segment is done; of one that fails, none.
     """
 
     HOLDS = True
@@ -400,11 +393,10 @@ class StreamToDigest(Segment):
 class DigestOfDestination(Segment):
     """C1h: the SHA-256 of what the segments before have put into a destination's stream is held.
 
-    Of this project's copy managers; 8 bytes, DESCRIPTOR LENGTH 0004h, the DESTINATION CSCD
-    DESCRIPTOR ID in bytes 6 and 7. Counted are the bytes of all segments since the command began
-    or since the last C1h for this destination, in the order in which they were put there, those
-    that still wait as residual destination data of its last segment included, padding not. 32
-    bytes are held. Residual data stays as if CAT were one.
+    Of this project's copy managers; 8 bytes, DESCRIPTOR LENGTH 0004h, the CSCD in bytes 6 and 7.
+    Counted are the bytes since the command began or since the last C1h for this destination, in
+    order, with those that wait as residual destination data of its last segment, without padding.
+    32 bytes are held. Residual data stays as if CAT were one.
     """
 
     HOLDS = True
