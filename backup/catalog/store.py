@@ -149,8 +149,19 @@ class Catalog(Queries):
                 )
 
     def remove(self, backup: Backup) -> None:
-        """Take a backup out of the catalog; nothing happens to its tape."""
+        """Take a backup out of the catalog; nothing happens to its tape, which a scan brings back.
+
+        Raises CatalogError for one that is running, or that others hold the changes since.
+        """
+        if backup.state is State.RUNNING:
+            raise CatalogError(f"backup {backup.id} is running")
         with self.transaction():
+            since = [each.id for each in self.backups() if each.facts.parent == backup.uuid]
+            if since:
+                raise CatalogError(
+                    f"without backup {backup.id} the changes since it are of no use: "
+                    f"forget {', '.join(since)} first"
+                )
             self._remove(backup.uuid)
 
     def make_room(self, uuid: str) -> None:

@@ -2,7 +2,7 @@
 
 import argparse
 
-from serverfree.backup.catalog.facts import Backup
+from serverfree.backup.catalog.facts import Backup, CatalogError
 from serverfree.backup.catalog.store import Catalog
 from serverfree.backup.commands.tables import add_catalog, backup_facts, moment, print_table
 from serverfree.initiator.commands.common import (
@@ -21,14 +21,23 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument(
         "id", nargs="?", metavar="ID", help="only this one, and all that is known of it"
     )
+    parser.add_argument(
+        "--forget",
+        action="store_true",
+        help="take it out of the catalog; its tape keeps it, and a scan finds it again",
+    )
     add_catalog(parser)
     add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """List backups, the oldest first."""
+    if args.forget and args.id is None:
+        raise CatalogError("say which backup to forget, by its ID")
     with Catalog.open(args.catalog, make=False) as catalog:
         found = catalog.backups() if args.id is None else [catalog.backup(args.id)]
+        if args.forget:
+            catalog.remove(found[0])
     if args.json:
         print_json([backup_facts(each) for each in found])
     elif args.id is not None:

@@ -85,7 +85,7 @@ def test_a_removed_backup_leaves_nothing(path):
             writer.add_member(Member("a/b", Kind.FILE, 1, data=(Data(0, 1, 0),)))
             writer.add_digest(Digest(0, 1, b"d" * 32))
             writer.warn("w")
-        removed = gone.backup
+        removed = gone.finish({}, blocks=1, size=1)
         catalog.remove(removed)
         counts = {
             table: catalog.connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
@@ -95,6 +95,20 @@ def test_a_removed_backup_leaves_nothing(path):
         assert counts == {table: 2 if table == "folders" else 1 for table in schema.TABLES}
         with pytest.raises(BackupNotFound):
             catalog.digests(removed)
+
+
+def test_what_is_running_or_has_changes_since_is_not_removed(path):
+    with Catalog.open(path) as catalog:
+        writer = catalog.begin(facts())
+        with pytest.raises(CatalogError, match="is running"):
+            catalog.remove(writer.backup)
+        full = writer.finish({}, blocks=1, size=1)
+        change = catalog.begin(facts(parent=full.uuid)).finish({}, blocks=1, size=1)
+        with pytest.raises(CatalogError, match=f"forget {change.id} first"):
+            catalog.remove(full)
+        catalog.remove(change)
+        catalog.remove(full)
+        assert catalog.backups() == []
 
 
 def test_the_catalog_is_for_its_owner_only(path):
