@@ -436,3 +436,110 @@ def test_bad_blocks_of_the_disk_are_bad_in_its_snapshot(serve):
         with sense(SenseKey.MEDIUM_ERROR, Asc.UNRECOVERED_READ_ERROR):
             Disk(session.unit(255)).read(96, 8)
         assert bytes(Disk(session.unit(255)).read(0, 8)) == bytes(4096)
+
+
+class Writer(threading.Thread):
+    """Writes 1, 2, 3, ... into the slots of a region of its own, one after the other.
+
+    So what is in the region tells how many writes there were, and that none is missing.
+    """
+
+    SLOTS, BLOCKS = 24, 9  # a slot is not a whole number of chunks, and chunks are shared
+
+    def __init__(self, served: Served, number: int) -> None:
+        super().__init__()
+        self.number, self.done, self.stop = number, 0, Event()
+        self._served = served
+
+    def run(self) -> None:
+        with self._served.log_in(f"{ME}:{self.number}") as session:
+            disk = Disk(session.unit(0))
+            while not self.stop.is_set():
+                slot = self.done % self.SLOTS
+                content = (self.done + 1).to_bytes(8, "big") * (64 * self.BLOCKS)
+                disk.write(self._lba(slot), content)
+                self.done += 1
+
+    def _lba(self, slot: int) -> int:
+        # Regions interleave: neighbours in a chunk belong to different writers.
+        return (slot * 3 + self.number) * self.BLOCKS
+
+    def count(self, content: bytes) -> int:
+        """Return after how many writes the region looks like this; fails if it never does."""
+        slots = []
+        for slot in range(self.SLOTS):
+            at = self._lba(slot) * 512
+            words = {content[i : i + 8] for i in range(at, at + self.BLOCKS * 512, 8)}
+            assert len(words) == 1, "half a write"
+            slots.append(int.from_bytes(words.pop(), "big"))
+        done = max(slots)
+        expected = [0] * self.SLOTS
+        for write in range(max(0, done - self.SLOTS), done):
+            expected[write % self.SLOTS] = write + 1
+        assert slots == expected, "a later write without an earlier one"
+        return done
+
+
+def test_snapshots_under_writers_are_each_one_moment_and_stay_so(serve):
+    served = serve(target(disk(more='quiet = 0\nchunk = "4KiB"')))
+    writers = [Writer(served, number) for number in range(3)]
+    for writer in writers:
+        writer.start()
+    try:
+        seen: dict[str, bytes] = {}
+        with served.log_in() as session:
+            for number in range(8):
+                earliest = [writer.done for writer in writers]
+                made = served.snapshots.create("data", name=f"s{number}")
+                latest = [writer.done for writer in writers]
+                attentions(session, made.lun)
+                content = bytes(Disk(session.unit(made.lun)).read(0, 1024))
+                for writer, low, high in zip(writers, earliest, latest, strict=True):
+                    # One write may have reached the disk and not been counted yet.
+                    assert low <= writer.count(content) <= high + 1
+                seen[f"s{number}"] = content
+                for name in list(seen)[:-4]:
+                    served.snapshots.delete(name, force=True)
+                    del seen[name]
+                for name, before in seen.items():
+                    lun = served.snapshots.find(name).lun
+                    attentions(session, lun)
+                    assert bytes(Disk(session.unit(lun)).read(0, 1024)) == before
+        assert all(writer.done > Writer.SLOTS for writer in writers)
+    finally:
+        for writer in writers:
+            writer.stop.set()
+            writer.join(SECONDS)
+
+
+def test_by_force_a_snapshot_goes_from_under_its_readers_and_nothing_else_does(serve):
+    served = serve(target())
+    served.snapshots.create("data", name="read")
+    ends: list[Exception] = []
+    begun = threading.Barrier(3)
+
+    def read(number: int) -> None:
+        with served.log_in(f"{ME}:{number}") as session:
+            attentions(session, 255)
+            shown = Disk(session.unit(255))
+            shown.read(0, 64)
+            begun.wait(SECONDS)
+            try:
+                while True:
+                    shown.read(0, 64)
+            except CheckCondition as error:
+                ends.append(error)
+            attentions(session, 0)
+            Disk(session.unit(0)).read(0, 1)  # the session goes on
+
+    readers = [threading.Thread(target=read, args=(number,)) for number in range(2)]
+    for reader in readers:
+        reader.start()
+    begun.wait(SECONDS)
+    with pytest.raises(InUse):
+        served.snapshots.delete("read")
+    served.snapshots.delete("read", force=True)
+    for reader in readers:
+        reader.join(SECONDS)
+    assert len(ends) == 2
+    assert served.snapshots.create("data", name="read").lun == 255
