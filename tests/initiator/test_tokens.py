@@ -70,3 +70,23 @@ def test_zeros_and_what_is_told(san, capsys: pytest.CaptureFixture[str]) -> None
     ]
     assert capabilities["maximum_token_ranges"] == 1024
     assert "FEh rod CSCD" in capabilities["descriptor_types"]
+
+
+def test_a_point_in_time_for_a_token_is_nobodys_lun_and_does_not_outlive_its_process(
+    tmp_path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    servers.random_file(tmp_path / "one.img", MIB)
+    with servers.target("--disk", f"one={tmp_path / 'one.img'}") as storage:
+        with unit_of(Url.parse(storage["one"].url)) as unit:
+            CopyManager(unit).populate_token([(0, 100)], rod_type=RodType.PERSISTENT)
+            Disk(unit).write(0, bytes(4096))
+        assert main(["luns", storage["one"].url, "--json"]) == 0
+        assert len(json.loads(capsys.readouterr().out)) == 1
+        kept = {path.name for path in (tmp_path / "one.img.snapshots").rglob("*")}
+        storage.kill()
+        storage.start()
+        assert list(storage.units) == ["one"]
+        with unit_of(Url.parse(storage["one"].url)) as unit:
+            assert CopyManager(unit).response("all-tokens") == bytes.fromhex("00000004 00000000")
+        left = {path.name for path in (tmp_path / "one.img.snapshots").rglob("*")}
+        assert len(left) < len(kept), (kept, left)
