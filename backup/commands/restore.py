@@ -51,6 +51,11 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--force", action="store_true", help="even onto what is reserved or marked dirty"
     )
+    parser.add_argument(
+        "--allow-through-server",
+        action="store_true",
+        help="if the copy manager cannot do it, copy through this machine",
+    )
     parser.add_argument("--catalog", type=Path, metavar="FILE", help="default: this user's")
     add_json(parser)
     parser.set_defaults(wrong=parser.error)
@@ -114,7 +119,7 @@ def _interrupt(*_: Any) -> None:
 
 
 def _request(args: argparse.Namespace) -> Request:
-    if args.disk is not None and args.mover is None:
+    if args.disk is not None and args.mover is None and not args.allow_through_server:
         args.wrong("--mover is missing: a disk is restored by a copy manager")
     if args.to_directory is not None and args.test:
         args.wrong("--test takes a scratch --disk")
@@ -132,5 +137,6 @@ def _request(args: argparse.Namespace) -> Request:
         overwrite=args.overwrite,
         force=args.force,
         trial=args.test,
+        allow_through_server=args.allow_through_server,
         catalog=args.catalog,
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 from serverfree.backup.catalog.facts import Mode
 from serverfree.backup.catalog.store import Catalog
 from serverfree.backup.contents import volume_start
+from serverfree.backup.copying import one_line
 from serverfree.backup.restore.archive_bytes import ArchiveBytes
 from serverfree.backup.restore.archives import SIZE, Archives
 from serverfree.backup.restore.folder import restore_to_folder
@@ -15,6 +16,7 @@ from serverfree.backup.restore.guard import refuse_dirty, refuse_reserved
 from serverfree.backup.restore.into_volume import Wishes, restore_files
 from serverfree.backup.restore.making import grow_volume, make_volume
 from serverfree.backup.restore.report import RestoreReport
+from serverfree.backup.restore.server_mover import ServerMover
 from serverfree.backup.restore.tape_mover import TapeMover
 from serverfree.backup.restore.target import DiskTarget
 from serverfree.backup.restore.trial import compare
@@ -23,15 +25,18 @@ from serverfree.backup.restore.wanted_files import WantedFiles, under
 from serverfree.backup.restore.whole_disk import FreeSpace, restore_disk
 from serverfree.backup.site import Site
 from serverfree.backup.watching import Watcher
+from serverfree.initiator.copy_plan import PlanError
 from serverfree.initiator.disk import Disk
+from serverfree.iscsi.errors import ProtocolError
 from serverfree.iscsi.names import Url
+from serverfree.scsi.errors import ScsiError
 
 _NAMED = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What is to be restored, from where to where. `folder` or `disk` and `mover` are given."""
+    """What is to be restored, from where to where: `folder` or `disk` is given."""
 
     backup: str
     tape: Url
@@ -46,6 +51,7 @@ class Request:
     overwrite: bool = False
     force: bool = False
     trial: bool = False
+    allow_through_server: bool = False
     catalog: Path | None = None
 
 
@@ -100,7 +106,7 @@ class _Job:
         refuse_reserved(disk, force=request.force)
         volume = self._backup.facts.volume
         refuse_dirty(target, volume.start if volume else 0, force=request.force or request.trial)
-        mover = self._mover(url)
+        mover = self._mover(url, target)
         restore_disk(
             self._catalog, self._chain, self._archives, target, mover, self.report,
             self._watcher, request.free,
@@ -122,8 +128,9 @@ class _Job:
             start = 0
         else:
             start = volume_start(target, request.partition)
-        mover = self._mover(url)
-        mover.affected = _affected(wanted)
+        mover = self._mover(url, target)
+        if isinstance(mover, TapeMover):
+            mover.affected = _affected(wanted)
 
         def step(what: str) -> None:
             if what == "writing metadata":
@@ -155,10 +162,24 @@ class _Job:
         disk = self._site.disk(url)
         return disk, DiskTarget(disk)
 
-    def _mover(self, url: Url) -> TapeMover:
-        return TapeMover(self._site, url, self._archives, self.report, self._watcher)
+    def _mover(self, url: Url, target: DiskTarget) -> TapeMover | ServerMover:
+        """Return who moves: the copy manager, or this machine if that was allowed."""
+        try:
+            if self._request.mover is None:
+                raise PlanError("no copy manager was named")
+            return TapeMover(
+                self._site, url, self._archives, self._chain, self.report, self._watcher
+            )
+        except (PlanError, ScsiError, ProtocolError) as error:
+            if not self._request.allow_through_server:
+                raise RestoreError(
+                    f"the copy manager cannot do it: {one_line(error)}; nothing was written; "
+                    "--allow-through-server would copy through this machine"
+                ) from error
+            self.report.warnings.append(f"copied through this machine: {one_line(error)}")
+        return ServerMover(target, self._archives, self.report, self._watcher)
 
-    def _compare(self, mover: TapeMover, target: DiskTarget) -> None:
+    def _compare(self, mover: TapeMover | ServerMover, target: DiskTarget) -> None:
         backups = [(backup, self._catalog.digests(backup)) for backup in self._chain]
         trial = compare(backups, mover.moves, self._archives, target, self._watcher)
         report = self.report

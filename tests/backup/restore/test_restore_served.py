@@ -151,6 +151,21 @@ def test_a_trial_compares_with_the_catalogs_digests(san, mode):
     assert "SHA-256" in facts["compared"]
 
 
+@pytest.mark.parametrize("mode", ["files", "image"])
+def test_without_a_copy_manager_only_if_that_was_allowed(san, mode):
+    words = ["--disk", san.disks["larger"], "--test", "--force"]
+    with pytest.raises(SystemExit, match="2"):
+        san.restore(mode, *words, mover=False)
+    facts = san.restore(mode, *words, "--allow-through-server", mover=False)
+    assert facts["moved_bytes"] == 0
+    assert facts["server_reasons"]["no copy manager"] > 2_000_000
+    assert facts["compared_bytes"] > 2_000_000
+    # A disk is no copy manager.
+    facts = san.run("restore", "--backup", san.ids[mode], "--mover", san.disks["odd"], *words)
+    assert facts["code"] == 1
+    assert "nothing was written" in facts["said"]
+
+
 def test_another_cartridge_is_refused(san):
     words = ["--mover", san.mover, "--disk", san.disks["volume"], "--backup", san.ids["image"]]
     facts = san.run("restore", *words, tape="other")
