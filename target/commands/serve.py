@@ -87,14 +87,14 @@ def serve(args: argparse.Namespace, from_arguments: Callable[[], Config]) -> int
     config = from_arguments() if args.config is None else _from_file(args)
     token = None if config.api is None else _token()
     service = Service(config)
+    service.start()
     api = None
-    try:
-        service.start()
-        if config.api is not None and token is not None:
+    if config.api is not None and token is not None:
+        try:
             api = _start_api(service, config.api, token)
-    except OSError:
-        service.stop()
-        raise
+        except OSError:
+            service.stop()
+            raise
     _announce(service, api)
     # Without a file to read again SIGHUP is what it always was: the terminal has gone.
     while (caught := signal.sigwait(_STOP | {_RELOAD})) == _RELOAD and args.config is not None:

@@ -239,3 +239,17 @@ def test_changes_between_two_snapshots_are_told(array):
     assert snapshot(array, "changes", second["name"], *since).stdout == (
         "3145728\t65536\n5242880\t65536\n"
     )
+
+
+def test_an_address_of_the_api_that_is_taken_is_one_line_and_nothing_is_served(array, tmp_path):
+    taken = array["management"].url.removeprefix("http://")
+    disk = f"other={tmp_path}/other.img,size=1MiB"
+    done = subprocess.run(
+        [*SERVERFREE, "target", "--portal", "127.0.0.1:0", "--disk", disk, "--api", taken],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        env=ENVIRONMENT,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.fullmatch(rf"serverfree target: .*cannot listen at {taken}.*\n", done.stderr)

@@ -195,7 +195,7 @@ def test_a_reload_does_not_take_the_lun_of_a_snapshot(serve):
     served.snapshots.create("data", name="kept")
     with pytest.raises(ConfigError, match="LUN 255 is that of snapshot kept"):
         served.reload(target(disk(), disk("other", "lun = 255")))
-    served.reload(target(disk(), disk("other", "lun = 254")))
+    served.reload(target(disk(), disk("other", "quiet = 0\nlun = 254")))
     assert served.snapshots.find("kept").lun == 255
     assert sorted(served.service.targets[0].units) == [0, 254, 255]
     assert served.snapshots.create("other").lun == 253
