@@ -1,5 +1,6 @@
 """The attributes of a file record: resident ones with their value, others with their runs."""
 
+from codecs import utf_16_le_decode
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
@@ -77,13 +78,10 @@ def attributes(record: Record) -> Iterator[Attribute]:
     """Yield every attribute of a record, in its order; NtfsError where one is not whole."""
     data, at = record.data, record.attributes
     end = len(data)
-    while at + 4 <= end:
-        if at + _HEADER.size > end:
-            if _UINT32.unpack_from(data, at)[0] == _END:
-                return
-            break
+    unpack_header, last = _HEADER.unpack_from, end - _HEADER.size
+    while at <= last:
         kind, length, non_resident, name_length, name_offset, flags, _, value_length, offset = (
-            _HEADER.unpack_from(data, at)
+            unpack_header(data, at)
         )
         if kind == _END:
             return
@@ -110,7 +108,8 @@ def attributes(record: Record) -> Iterator[Attribute]:
                 kind, name, flags, lowest, highest, unit, size, valid, data[at + runs : at + length]
             )  # fmt: skip
         at += length
-    raise NtfsError("its attributes have no end")
+    if at + 4 > end or _UINT32.unpack_from(data, at)[0] != _END:
+        raise NtfsError("its attributes have no end")
 
 
 # Type, length, length and offset of the name, lowest VCN, file record, instance.
@@ -149,7 +148,8 @@ def text(data: bytes) -> str:
     (NTFS takes any 16-bit units; a lone surrogate is what NTFS-3G writes as three bytes.)
     """
     try:
-        return data.decode("utf-16-le")
+        # `bytes.decode` would look for the codec by name each time.
+        return utf_16_le_decode(data, "strict", True)[0]
     except UnicodeDecodeError:
         units = data[: len(data) & ~1].decode("utf-16-le", "surrogatepass")
         return units.encode("utf-8", "surrogatepass").decode("utf-8", "surrogateescape")

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator
 
+MOST_RUNS = 1 << 20
 _STRETCH = re.compile(rb"\xff+|[^\x00\xff]+")
 
 
@@ -53,3 +54,25 @@ def _stretches(pieces: Iterable[bytes]) -> Iterator[tuple[int, int]]:
                 for bit, ones in _ONES[piece[at]]:
                     yield base + 8 * at + bit, ones
         base += 8 * len(piece)
+
+
+def at_most(runs: Iterable[tuple[int, int]], most: int) -> list[tuple[int, int]]:
+    """Return the runs; where they are more than `most`, gaps are filled, the smallest first."""
+    gap = 0
+    found: list[tuple[int, int]] = []
+    for first, count in runs:
+        _append(found, first, count, gap)
+        while len(found) > most:
+            gap = max(2 * gap, 1)
+            fewer: list[tuple[int, int]] = []
+            for run in found:
+                _append(fewer, *run, gap)
+            found = fewer
+    return found
+
+
+def _append(found: list[tuple[int, int]], first: int, count: int, gap: int) -> None:
+    if found and first - found[-1][0] - found[-1][1] <= gap:
+        found[-1] = found[-1][0], first + count - found[-1][0]
+    else:
+        found.append((first, count))

@@ -8,11 +8,13 @@ from serverfree.backup.device import Device, Part
 from serverfree.backup.files import Damage, Extent, File, Stream, VolumeFacts
 from serverfree.backup.ntfs.assembly import Assembler, Group, group, runs_of
 from serverfree.backup.ntfs.attribute import Attribute, Resident, Type
-from serverfree.backup.ntfs.bitmap import runs_of_ones
+from serverfree.backup.ntfs.bitmap import MOST_RUNS, at_most, runs_of_ones
 from serverfree.backup.ntfs.boot import LENGTH, Boot
 from serverfree.backup.ntfs.clusters import compressed, plain
 from serverfree.backup.ntfs.errors import NtfsError
 from serverfree.backup.ntfs.index import rows
+from serverfree.backup.ntfs.journal import LENGTH as JOURNAL_LENGTH
+from serverfree.backup.ntfs.journal import is_clean
 from serverfree.backup.ntfs.mft import MasterFileTable, Scan, scan
 from serverfree.backup.ntfs.names import EXTEND, FIRST_OF_USERS, ROOT, SystemPath, Tree, unpack_name
 from serverfree.backup.ntfs.record import NUMBER_MASK, Record
@@ -86,12 +88,15 @@ class Volume:
         return found + list(self._walked.values())
 
     def used(self) -> list[tuple[int, int]]:
-        """Return (place, length) of all that is in use, in order, and the backup boot sector."""
+        """Return (place, length) of all that is in use, in order, and the backup boot sector.
+
+        Where there are more than a million, the smallest gaps between them count as used.
+        """
         content = self._content(BITMAP, "", -(-self.boot.clusters // 8))
         cluster = self.boot.cluster_size
         found = [
             (first * cluster, count * cluster)
-            for first, count in runs_of_ones(content, self.boot.clusters)
+            for first, count in at_most(runs_of_ones(content, self.boot.clusters), MOST_RUNS)
         ]
         if self.boot.size <= self._device.size:
             place, length = found[-1] if found else (0, 0)
@@ -192,8 +197,18 @@ class Volume:
             raise NtfsError(f"the volume is of NTFS version {major}.{minor}; 3.0 and 3.1 are read")
         return VolumeFacts(
             "ntfs", self.start, boot.size, boot.sector_size, boot.cluster_size,
-            label.decode("utf-16-le", "replace"), f"{boot.serial:016X}", bool(flags & _DIRTY),
+            label.decode("utf-16-le", "replace"), f"{boot.serial:016X}",
+            bool(flags & _DIRTY) or not self._journal_is_clean(),
         )  # fmt: skip
+
+    def _journal_is_clean(self) -> bool:
+        pieces = group([self.table.record(LOGFILE)]).get((Type.DATA, ""))
+        if not pieces or isinstance(pieces[0], Resident):
+            return False
+        first = runs_of(pieces)[:1]
+        extents = join(first, self.boot)
+        size = min(first[0].size, JOURNAL_LENGTH)
+        return is_clean(b"".join(plain(self._device, extents, size, min(first[0].valid, size))))
 
     def _content(self, number: int, name: str, limit: int) -> Iterator[bytes]:
         """Yield a stream of one of the file system's own files, at most so many bytes."""

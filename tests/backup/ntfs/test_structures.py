@@ -8,11 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serverfree.backup.ntfs import NtfsError
-from serverfree.backup.ntfs.bitmap import runs_of_ones
+from serverfree.backup.ntfs.bitmap import at_most, runs_of_ones
 from serverfree.backup.ntfs.boot import Boot
+from serverfree.backup.ntfs.journal import is_clean
 from serverfree.backup.ntfs.lznt1 import decompress
 from serverfree.backup.ntfs.runs import unpack_runs
 from serverfree.backup.ntfs.security import BLOCK, descriptors, digest
+from support.ntfs_memory import fix_up
 
 # [MS-XCA] 3.3: the example of LZNT1, and what it is of.
 TUNE = (
@@ -93,6 +95,39 @@ def test_runs_of_ones_are_those_that_counting_finds(
                 expected.append((bit, 1))
     pieces = [data[at : at + piece] for at in range(0, len(data), piece)]
     assert list(runs_of_ones(pieces, bits)) == expected
+
+
+def test_too_many_runs_become_fewer_and_cover_all() -> None:
+    runs = [(0, 1), (2, 1), (10, 1), (12, 1), (100, 1), (200, 1)]
+    assert at_most(runs, 6) == runs
+    assert at_most(runs, 4) == [(0, 3), (10, 3), (100, 1), (200, 1)]
+    assert at_most(runs, 1) == [(0, 201)]
+
+
+def restart_page(sequence: int, in_use: int, flags: int) -> bytes:
+    area = sequence.to_bytes(8, "little") + b"\1\0\0\0"
+    area += in_use.to_bytes(2, "little") + flags.to_bytes(2, "little")
+    head = b"RSTR" + (30).to_bytes(2, "little") + (9).to_bytes(2, "little") + bytes(16)
+    page = (head + (48).to_bytes(2, "little")).ljust(48, b"\0") + area
+    page = page[:30] + b"\1\0" + page[32:]
+    return fix_up(page.ljust(4096, b"\0"))
+
+
+@pytest.mark.parametrize(
+    ("pages", "clean"),
+    [
+        (b"\xff" * 8192, True),
+        (restart_page(1, 0, 0) + restart_page(2, 0, 0), False),
+        (restart_page(1, 0, 0) + restart_page(2, 0xFFFF, 0), True),
+        (restart_page(2, 0, 0) + restart_page(1, 0xFFFF, 0), False),
+        (restart_page(1, 0, 2) + restart_page(2, 0, 2), True),
+        (restart_page(1, 0xFFFF, 0)[:600] + bytes(7592), False),
+    ],
+)
+def test_the_newer_restart_page_tells_whether_the_volume_was_left_in_order(
+    pages: bytes, clean: bool
+) -> None:
+    assert is_clean(pages) is clean
 
 
 def entry(identifier: int, descriptor: bytes, place: int) -> bytes:
