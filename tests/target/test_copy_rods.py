@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from serverfree.datamover.manager import CopyManager
 from serverfree.datamover.offload import Offload
@@ -24,6 +26,7 @@ from support.rods import (
     Information,
     San,
     information,
+    populate_list,
     write_list,
 )
 
@@ -318,3 +321,35 @@ def test_a_copy_that_fails_returns_no_token(san: San) -> None:
     answer = Information(disk.host.good(information(9)))
     assert (answer.status, answer.tokens) == (2, [])
     assert disk.unit.store.snapshots() == []
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_no_list_whatever_is_a_failure_of_ours(data, tmp_path_factory) -> None:
+    """Bytes of good lists changed at random: refused or done, never an internal failure."""
+    san = San(tmp_path_factory.mktemp("san"))
+    try:
+        disk = san.disk("a")
+        token = disk.populate((0, 9), rod_type=PERSISTENT)
+        which = data.draw(st.sampled_from([0x00, 0x10, 0x11]))
+        good = {
+            0x00: copy_list(
+                [rod(PERSISTENT, returns=True), rod(0, producer=FROM_TOKEN), disk_cscd(disk)],
+                [add(0, (30, 2), (10, 3)), move(0, 2, 5, 0, 5), move(1, 2, 2, 3, 40)],
+                token,
+            ),
+            0x10: populate_list((3, 4), (40, 5), rod_type=PERSISTENT, inactivity=9),
+            0x11: write_list(token, (3, 4), (40, 2), offset=1),
+        }[which]
+        raw = bytearray(good)
+        for _ in range(data.draw(st.integers(0, 3))):
+            raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
+        raw = raw[: data.draw(st.integers(1, len(raw)) | st.just(len(raw)))]
+        cdb = bytes([0x83, which]) + bytes(4) + (5).to_bytes(4, "big") * (which != 0)
+        cdb = cdb.ljust(10, b"\0") + len(raw).to_bytes(4, "big") + bytes(2)
+        reply = disk.host(cdb, bytes(raw))
+        assert reply.sense is None or reply.sense.key != 4, str(reply.sense)
+        reply = disk.host(information(5 if which else raw[0]))
+        assert reply.sense is None or reply.sense.key == 5
+    finally:
+        san.close()
