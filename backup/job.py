@@ -261,9 +261,15 @@ class _Job:
         """Move the tape to where the file begins."""
         request, report = self.request, self.report
         self.watcher.phase("positioning the tape")
-        self.place = place = begin_file(
-            self.site.tape, partition=request.tape_partition, overwrite=request.overwrite_tape
-        )
+        try:
+            self.place = place = begin_file(
+                self.site.tape, partition=request.tape_partition, overwrite=request.overwrite_tape
+            )
+        except ScsiError as error:
+            raise BackupError(
+                f"the tape cannot be brought to where a backup would begin: {one_line(error)}; "
+                "nothing was written: try another cartridge"
+            ) from error
         report.warnings += place.warnings
         report.partition, report.file, report.first_block = (
             place.partition, place.file, place.first_block,
@@ -288,7 +294,7 @@ class _Job:
                 )
             if isinstance(error, Exception):
                 raise JobFailed(f"{one_line(error)}; {done}") from error
-            error.add_note(done)
+            self.watcher.note(done)
             raise
 
     def write(self, contents: Contents, way: Way) -> None:

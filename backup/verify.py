@@ -7,8 +7,6 @@ everything itself. Nothing is written.
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, fields
-from typing import Any
 
 from serverfree.backup.catalog.facts import Backup, CatalogError, Digest, State
 from serverfree.backup.catalog.store import Catalog
@@ -16,13 +14,15 @@ from serverfree.backup.copying import may_pass, one_line
 from serverfree.backup.errors import BackupError
 from serverfree.backup.planner import DIGEST_LENGTH, Check, can_digest, plan_verify
 from serverfree.backup.site import Site
+from serverfree.backup.tape_blocks import TapeBlocks
 from serverfree.backup.tape_file import cartridge_serial
+from serverfree.backup.verify_headers import check_headers
+from serverfree.backup.verify_report import BadRange, VerifyReport
 from serverfree.backup.watching import Watcher
 from serverfree.initiator.copy_plan import Endpoint, Step
-from serverfree.initiator.tape import BlockTooLong, Stop, Tape
+from serverfree.initiator.tape import Tape
 from serverfree.initiator.xcopy import CopyFailed, identify, limits_of, run_step
 from serverfree.scsi.copy_results import OperatingParameters
-from serverfree.scsi.errors import CheckCondition
 
 _NAMED = 20
 """Members named of a bad range; the rest are counted."""
@@ -30,63 +30,6 @@ _NAMED = 20
 
 class WrongCartridge(BackupError):
     """The drive holds another cartridge than the one the backup is on."""
-
-
-@dataclass(slots=True)
-class BadRange:
-    """A range of an archive that is not what was written, and the members that lie in it."""
-
-    archive_offset: int
-    length: int
-    why: str
-    members: list[str] = field(default_factory=list)
-    more: int = 0
-    """Members beyond those named."""
-
-
-@dataclass(slots=True)
-class VerifyReport:
-    """What a verification came to. Sizes are bytes, times seconds."""
-
-    backup: str
-    through: str
-    """Who read: `copy manager` or `server`."""
-    ranges: int = 0
-    checked_bytes: int = 0
-    unchecked_bytes: int = 0
-    """What of the archive no digest is known of."""
-    socket_bytes: int = 0
-    seconds: float = 0.0
-    bad: list[BadRange] = field(default_factory=list)
-
-    @property
-    def good(self) -> bool:
-        return not self.bad
-
-    def facts(self) -> dict[str, Any]:
-        """Return everything by name, for `--json`."""
-        known = {each.name: getattr(self, each.name) for each in fields(self)}
-        known["bad"] = [{f.name: getattr(bad, f.name) for f in fields(bad)} for bad in self.bad]
-        return known | {"good": self.good}
-
-    def lines(self) -> list[tuple[str, str]]:
-        """Return what a person wants to know, as names and values."""
-        rate = self.checked_bytes / self.seconds / 2**20 if self.seconds else 0.0
-        rows = [
-            ("backup", f"{self.backup}: {'as written' if self.good else 'DAMAGED'}"),
-            ("read by the", self.through),
-            ("checked", f"{self.checked_bytes} bytes in {self.ranges} ranges, {rate:.0f} MiB/s"),
-            ("at our sockets", f"{self.socket_bytes} bytes in all"),
-        ]
-        if self.unchecked_bytes:
-            rows.append(
-                ("not checked", f"{self.unchecked_bytes} bytes, of which no digest is known")
-            )
-        for bad in self.bad:
-            named = ", ".join(bad.members) + (f" and {bad.more} more" if bad.more else "")
-            where = f"bytes {bad.archive_offset} to {bad.archive_offset + bad.length}"
-            rows.append(("bad", f"{where}: {bad.why}; in it: {named or 'no member'}"))
-        return rows
 
 
 def verify(
@@ -123,11 +66,19 @@ def verify(
     ]
     for each in bad:
         _name_members(catalog, backup, each)
+    headers = 0
+    if through_server:
+        watcher.phase("reading the headers")
+        headers, wrong = check_headers(
+            catalog, backup, TapeBlocks(tape, backup.facts.first_block, backup.facts.tape_block)
+        )
+        bad += wrong
     return VerifyReport(
         backup.id,
         "server" if through_server else "copy manager",
         len(ranges),
         checked,
+        headers,
         max(0, backup.size - checked),
         site.meter.sent + site.meter.received,
         time.monotonic() - started,
@@ -221,7 +172,7 @@ def _read_here(
 ) -> Iterator[_Answer]:
     """Yield the digest of each range; a range in which a block cannot be read has none."""
     facts = backup.facts
-    reader = _Blocks(tape, facts.first_block, facts.tape_block)
+    reader = TapeBlocks(tape, facts.first_block, facts.tape_block)
     done = 0
     for start, length in ranges:
         digest = hashlib.sha256()
@@ -241,34 +192,6 @@ def _read_here(
                 moved(done + at - start)
         done += length
         yield why or digest.digest()
-
-
-class _Blocks:
-    """Tape blocks of an archive by number; in order they are read one behind the other."""
-
-    def __init__(self, tape: Tape, first_block: int, tape_block: int) -> None:
-        self._tape, self._first = tape, first_block
-        self._buffer = memoryview(bytearray(tape_block))
-        self._held: tuple[int, memoryview] | None = None
-        self._next: int | None = 0
-
-    def read(self, block: int) -> memoryview | str:
-        """Return a block, good until the next is asked for, or why there is none."""
-        if self._held is not None and self._held[0] == block:
-            return self._held[1]
-        self._held = None
-        try:
-            if block != self._next:
-                self._tape.locate(self._first + block)
-            self._next = None
-            got = self._tape.read_block(self._buffer)
-        except (CheckCondition, BlockTooLong) as error:
-            return f"block {self._first + block} cannot be read: {one_line(error)}"
-        if isinstance(got, Stop):
-            return f"{got.value} where block {self._first + block} should be"
-        self._next = block + 1
-        self._held = block, got
-        return got
 
 
 # ---------------------------------------------------------------------- what it means

@@ -3,6 +3,8 @@
 import argparse
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -132,9 +134,7 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         show(args, estimate(request).facts())
         return DONE
-    # Ended politely, a backup tidies up as when it is interrupted.
-    signal.signal(signal.SIGTERM, _interrupt)
-    with watcher(args.quiet, silent=args.json) as seen:
+    with _terminable(), watcher(args.quiet, silent=args.json) as seen:
         report = back_up(request, seen)
     if args.json:
         print_json(report.facts())
@@ -144,6 +144,16 @@ def run(args: argparse.Namespace) -> int:
     for name, value in rows:
         print(f"{name:<{width}}  {value}")
     return DONE
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Ended politely (SIGTERM), a backup tidies up as when it is interrupted."""
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _interrupt(*_: Any) -> None:

@@ -204,6 +204,7 @@ def test_the_tape_is_as_written_for_the_manager_and_for_us(rich):
                     found = verify(catalog, site, backup, through_server=through_server)
                 assert found.bad == []
                 assert found.unchecked_bytes == 0
+                assert found.headers == (report.members + 1 if through_server else 0)
                 assert found.checked_bytes == report.archive_bytes
                 assert (found.socket_bytes > report.archive_bytes) is through_server
 
