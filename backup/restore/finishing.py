@@ -41,6 +41,15 @@ def finish(mounted: Mounted, works: Iterable[Work], *, overwrite: bool) -> list[
     return failed
 
 
+def remove(mounted: Mounted, works: Iterable[Work]) -> None:
+    """Take back files that were created; what one was to replace stays."""
+    for work in works:
+        mounted.at(work.path).unlink()
+        if not work.replaces:
+            for other in work.links:
+                mounted.at(other).unlink()
+
+
 def _put_in_place(mounted: Mounted, work: Work) -> None:
     first, *others = work.file.paths
     mounted.at(work.path).replace(mounted.at(first))

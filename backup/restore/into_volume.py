@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from serverfree.backup.files import File, Stream
 from serverfree.backup.ntfs.clusters import compressed
@@ -24,7 +23,8 @@ from serverfree.backup.pieces import ToDisk
 from serverfree.backup.restore.allocation import Allocator
 from serverfree.backup.restore.archive_bytes import ArchiveBytes
 from serverfree.backup.restore.creation import Created, Work, create, write_stream
-from serverfree.backup.restore.finishing import finish, times_of
+from serverfree.backup.restore.finishing import finish, remove, times_of
+from serverfree.backup.restore.mover import Lost, Mover
 from serverfree.backup.restore.placement import Placement, place_stream
 from serverfree.backup.restore.ranges import Ranges
 from serverfree.backup.restore.records import Changes, change_records
@@ -36,12 +36,8 @@ from serverfree.backup.restore.wanted import RestoreError, WantedFile, WantedStr
 from serverfree.backup.restore.workshop import NoSpace, Workshop
 from serverfree.backup.restore.writeback import Layout, Phase, write_back
 
-
-class Mover(Protocol):
-    """Whoever fills clusters of the disk from the archive."""
-
-    def move(self, wanted: Sequence[ToDisk]) -> None:
-        """Copy the pieces; they are on the disk when this returns. Raises RestoreError and more."""
+_HIBERNATION, _ASLEEP = "hiberfil.sys", b"hibr"
+_COMPRESSED = 0x0800  # of ntfs_attrib
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +109,10 @@ class _Restore:
             placement, resident = self._place(created.works, found)
             self._check_free(placement, used)
             step("moving content")
-            self._fill(placement)
+            lost = self._fill(placement)
+            given_up = self._give_up(created, found, lost) if lost else []
             step("finishing metadata")
-            ours = self._complete(workshop, shadow, created, found, resident)
+            ours = self._complete(workshop, shadow, created, found, resident, given_up)
             step("writing metadata")
             layout = layout_of(shadow, used, ours)
             written = write_back(shadow, self._target, layout, self._phase)
@@ -216,7 +213,7 @@ class _Restore:
             if used.meets(move.place, move.length):
                 raise RestoreError(f"the clusters at {move.place} are in use: nothing was written")
 
-    def _fill(self, placement: Placement) -> None:
+    def _fill(self, placement: Placement) -> Sequence[Lost]:
         started = time.monotonic()
         for place, length in placement.zeros:
             self._target.zero(place, length)
@@ -225,12 +222,34 @@ class _Restore:
             for move in placement.moves
         ]
         moves.sort(key=lambda piece: piece.archive_offset)
-        if moves:
-            self._mover.move(moves)
+        lost = self._mover.move(moves) if moves else []
         # The content is on stable storage before any metadata leads to it.
         self._target.flush()
         self._report.extents += len(moves)
         self._report.moving_seconds += time.monotonic() - started
+        return lost
+
+    def _give_up(
+        self, created: Created, found: dict[str, File], lost: Sequence[Lost]
+    ) -> list[Work]:
+        """Take off the list, and return, what lacks content that the tape does not give."""
+        given_up, rest = [], []
+        for work in created.works:
+            places = Ranges(
+                (self._start + extent.place, extent.length)
+                for stream in _record_of(found, work).streams
+                for extent in stream.extents
+            )
+            hit = [each for each in lost if places.meets(each.piece.offset, each.piece.length)]
+            if hit and not work.file.is_directory:
+                given_up.append(work)
+                created.skipped.append(f"{work.file.path}: {hit[0].why}")
+            else:
+                rest.append(work)
+                if hit:
+                    created.skipped.append(f"{work.file.path}: a stream of it: {hit[0].why}")
+        created.works = rest
+        return given_up
 
     # ------------------------------------------------------------------ metadata
 
@@ -241,6 +260,7 @@ class _Restore:
         created: Created,
         found: dict[str, File],
         resident: Sequence[tuple[Work, WantedStream]],
+        given_up: Sequence[Work],
     ) -> list[tuple[int, int]]:
         """Make the shadow what the volume is to be; return the clusters of content in it."""
         numbers = {work.path: found[work.path].number for work in created.works if work.path}
@@ -253,7 +273,11 @@ class _Restore:
         self._change(shadow, changes)
         at_work = [(work, numbers.get(work.path)) for work in created.works]
         with workshop.mounted("permissions", *_options(self._wishes)) as mounted:
+            remove(mounted, given_up)
+            gone = {id(work) for work in given_up}
             for work, stream in resident:
+                if id(work) in gone:
+                    continue
                 data = self._archive.content(stream)
                 self._report.through_server("resident at the target", len(data))
                 write_stream(mounted, work.path, stream.name, data)
@@ -301,7 +325,10 @@ class _Restore:
 
     def _count(self, works: Sequence[Work]) -> None:
         report = self._report
+        compressed_files = 0
         for work in works:
+            flags = int.from_bytes(work.file.attributes.get("ntfs_attrib", b"")[:4], "little")
+            compressed_files += bool(flags & _COMPRESSED) and not work.file.is_directory
             if work.file.is_directory:
                 report.directories += 1
             else:
@@ -312,6 +339,11 @@ class _Restore:
                     report.content_bytes += stream.size
                 else:
                     report.content_bytes += sum(piece.length for piece in stream.data())
+        if compressed_files:
+            report.warnings.append(
+                f"{compressed_files} files that were compressed are not any more: what they hold "
+                "is the same, compact /c compresses them again"
+            )
 
 
 def valid_length(stream: WantedStream) -> int:
@@ -321,11 +353,24 @@ def valid_length(stream: WantedStream) -> int:
 
 
 def refuse_unclean(volume: Volume, *, force: bool) -> None:
-    """Raise RestoreError for a volume that is marked dirty, unless forced."""
-    if volume.facts.dirty and not force:
+    """Raise RestoreError for a volume that is marked dirty, or that a sleeping Windows has in its
+    memory, unless forced.
+    """
+    if force:
+        return
+    if volume.facts.dirty:
         raise RestoreError(
             "the volume is marked dirty: have it checked (chkdsk, or ntfsfix -d), or use --force"
         )
+    for file in volume.files():
+        if any(path.lower() == _HIBERNATION for path in file.paths):
+            for stream in file.streams:
+                start = b"" if stream.name else next(volume.read_stream(file, stream), b"")
+                if start[:4].lower() == _ASLEEP:
+                    raise RestoreError(
+                        "Windows is hibernated on the volume, or was shut down with fast startup: "
+                        "shut it down fully, or use --force"
+                    )
 
 
 def _options(wishes: Wishes) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from serverfree.backup.catalog.facts import Mode
 from serverfree.backup.catalog.store import Catalog
 from serverfree.backup.contents import volume_start
 from serverfree.backup.copying import one_line
+from serverfree.backup.ntfs.errors import NtfsError
 from serverfree.backup.restore.archive_bytes import ArchiveBytes
 from serverfree.backup.restore.archives import SIZE, Archives
 from serverfree.backup.restore.folder import restore_to_folder
@@ -60,7 +61,10 @@ def restore(request: Request, watcher: Watcher | None = None) -> RestoreReport:
     started = time.monotonic()
     with Catalog.open(request.catalog) as catalog, Site(request.mover, request.tape) as site:
         job = _Job(request, watcher or Watcher(), catalog, site)
-        job.run()
+        try:
+            job.run()
+        except NtfsError as why:
+            raise RestoreError(f"the file system on the disk cannot be read: {why}") from why
         job.report.socket_bytes = site.meter.sent + site.meter.received
     job.report.seconds = time.monotonic() - started
     return job.report
@@ -109,7 +113,7 @@ class _Job:
         mover = self._mover(url, target)
         restore_disk(
             self._catalog, self._chain, self._archives, target, mover, self.report,
-            self._watcher, request.free,
+            self._watcher, request.free, self._affected_of_image,
         )  # fmt: skip
         if request.trial:
             self._compare(mover, target)
@@ -147,6 +151,10 @@ class _Job:
             self._compare(mover, target)
 
     # ------------------------------------------------------------------ parts of them
+
+    def _affected_of_image(self, offset: int, length: int) -> str:
+        found = WantedFiles(self._catalog, self._backup, self._archives).select(())
+        return _affected(found)(offset, length)
 
     def _wanted(self) -> list[WantedFile]:
         found = WantedFiles(self._catalog, self._backup, self._archives)

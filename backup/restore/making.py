@@ -69,15 +69,18 @@ def _write(shadow: Shadow, target: Target, ranges: list[Range]) -> int:
 
 
 def _run(program: str, *arguments: str) -> None:
-    done = subprocess.run(
-        [find_program(program), *arguments],
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
-        timeout=_TIMEOUT,
-        env={**os.environ, **_ENVIRONMENT},
-    )
+    try:
+        done = subprocess.run(
+            [find_program(program), *arguments],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+            timeout=_TIMEOUT,
+            env={**os.environ, **_ENVIRONMENT},
+        )
+    except subprocess.TimeoutExpired as error:
+        raise RestoreError(f"{program} does not end") from error
     if done.returncode:
         words = " ".join((done.stderr or done.stdout).split()[-40:])
         raise RestoreError(f"{program} ended with {done.returncode}: {words}")

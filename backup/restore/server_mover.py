@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 
 from serverfree.backup.pieces import ToDisk
+from serverfree.backup.restore.archive_bytes import TapeUnreadable
 from serverfree.backup.restore.archives import Archives
+from serverfree.backup.restore.mover import Lost
 from serverfree.backup.restore.report import RestoreReport
 from serverfree.backup.restore.target import DiskTarget
 from serverfree.backup.watching import Watcher
@@ -21,18 +23,25 @@ class ServerMover:
         self._report, self._watcher = report, watcher
         self.moves: list[ToDisk] = []
 
-    def move(self, wanted: Sequence[ToDisk]) -> None:
-        """Copy pieces; raises TapeUnreadable, ScsiError."""
+    def move(self, wanted: Sequence[ToDisk]) -> list[Lost]:
+        """Copy pieces, and return what the tape does not give. Raises ScsiError."""
+        lost: list[Lost] = []
         total = sum(piece.length for piece in wanted)
         done = 0
         for piece in sorted(wanted, key=lambda piece: piece.archive_offset):
-            for at in range(0, piece.length, _PIECE):
-                size = min(_PIECE, piece.length - at)
-                self._put(piece.offset + at, self._archives.read(piece.archive_offset + at, size))
-                done += size
-                self._watcher.moved(done, total)
-        self._report.through_server("no copy manager", total)
-        self.moves += wanted
+            try:
+                for at in range(0, piece.length, _PIECE):
+                    size = min(_PIECE, piece.length - at)
+                    data = self._archives.read(piece.archive_offset + at, size)
+                    self._put(piece.offset + at, data)
+                    done += size
+                    self._watcher.moved(done, total)
+            except TapeUnreadable as error:
+                lost.append(Lost(piece, str(error)))
+            else:
+                self.moves.append(piece)
+        self._report.through_server("no copy manager", done)
+        return lost
 
     def _put(self, offset: int, data: bytes) -> None:
         """Write at any byte: what else is in the first and last block stays."""

@@ -1,7 +1,7 @@
 """A whole disk from an image, or from a chain of an image and its changes: places as they were."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
 
 from serverfree.backup.archive.member import Data, Kind
@@ -11,7 +11,7 @@ from serverfree.backup.ntfs.errors import NtfsError
 from serverfree.backup.ntfs.volume import Volume
 from serverfree.backup.restore.archives import Archives
 from serverfree.backup.restore.chain import gaps, newest
-from serverfree.backup.restore.into_volume import Mover
+from serverfree.backup.restore.mover import Mover
 from serverfree.backup.restore.report import RestoreReport
 from serverfree.backup.restore.target import DiskTarget
 from serverfree.backup.restore.wanted import RestoreError
@@ -38,6 +38,7 @@ def restore_disk(
     report: RestoreReport,
     watcher: Watcher,
     free: FreeSpace,
+    affected: Callable[[int, int], str],
 ) -> None:
     """Write an image to a disk of the same size or a larger one. Raises RestoreError."""
     images = [_image(catalog, backup, archives) for backup in chain]
@@ -53,11 +54,17 @@ def restore_disk(
     report.free_space = _free(target, gaps(pieces, target.size), free)
     watcher.phase("moving the image")
     started = time.monotonic()
-    mover.move(pieces)
+    lost = mover.move(pieces)
     target.flush()
     report.moving_seconds += time.monotonic() - started
     report.content_bytes = sum(piece.length for piece in pieces)
     report.extents = len(pieces)
+    for each in lost:
+        piece, what = each.piece, affected(each.piece.archive_offset, each.piece.length)
+        report.skipped.append(
+            f"bytes {piece.offset} to {piece.offset + piece.length} of the disk: {each.why}"
+            + (f"; concerns {what}" if what else "")
+        )
     _look_at(target, chain[-1], report)
     if target.size > size:
         report.warnings.append(

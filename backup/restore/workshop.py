@@ -122,13 +122,16 @@ class Workshop:
             self._allocate, "-f", "-o", str(offset), "-l", str(length),
             self.image, encode(path), *which,
         ]  # fmt: skip
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            check=False,
-            timeout=_CALL_TIMEOUT,
-            env={"LC_ALL": "C.UTF-8"},
-        )
+        try:
+            done = subprocess.run(
+                command,
+                capture_output=True,
+                check=False,
+                timeout=_CALL_TIMEOUT,
+                env={"LC_ALL": "C.UTF-8"},
+            )
+        except subprocess.TimeoutExpired as error:
+            raise RestoreError(f"ntfsfallocate does not end for {path}") from error
         said = done.stderr.decode(errors="replace")
         if done.returncode == 0 and "Failed" not in said:  # it ends with 0 without space as well
             return True

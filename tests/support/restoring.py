@@ -11,6 +11,7 @@ from serverfree.backup.device import FileDevice
 from serverfree.backup.files import Stream
 from serverfree.backup.ntfs.volume import Volume
 from serverfree.backup.pieces import ToDisk
+from serverfree.backup.restore.mover import Lost
 from serverfree.backup.restore.wanted import Piece, WantedFile, WantedStream
 from support.ntfs_images import Manifest, mounted
 
@@ -80,13 +81,14 @@ class PlainMover:
         self.archive, self.target = archive, target
         self.moved = 0
 
-    def move(self, wanted: Sequence[ToDisk]) -> None:
+    def move(self, wanted: Sequence[ToDisk]) -> list[Lost]:
         for piece in wanted:
             for at in range(0, piece.length, 1 << 20):
                 size = min(1 << 20, piece.length - at)
                 data = self.archive.read(piece.archive_offset + at, size)
                 self.target.put(piece.offset + at, data)
             self.moved += piece.length
+        return []
 
 
 def wanted_of(volume: Volume) -> Iterator[WantedFile]:

@@ -288,6 +288,23 @@ def test_a_volume_marked_dirty_is_refused(bench):
     assert restore.report.files
 
 
+def test_a_volume_that_windows_sleeps_on_is_refused(bench):
+    restore = bench("plain", 64 * MIB, 4096)
+    with mounted(restore.path, restore.folder / "mount") as top:
+        (top / "hiberfil.sys").write_bytes(b"HIBR" + bytes(10_000))
+    before = restore.path.read_bytes()
+    with pytest.raises(RestoreError, match="hibernated"):
+        restore.restore()
+    assert restore.path.read_bytes() == before
+
+
+def test_what_was_compressed_is_told(bench):
+    restore = bench("compressed", 64 * MIB, 4096)
+    restore.restore()
+    assert any("were compressed" in warning for warning in restore.report.warnings)
+    assert restore.report.server_reasons["compressed"] > 2_000_000
+
+
 def test_a_missing_program_is_named_with_its_package(bench, monkeypatch):
     restore = bench("plain", 64 * MIB, 4096)
     monkeypatch.setattr(workshop, "_SEARCHED", "")
