@@ -256,10 +256,16 @@ class Session:
     def _flush(self) -> None:
         """Give the socket what there is to send, as far as it takes it; the lock is held."""
         connection, core = self._connection, self._core
-        if connection.unsent and not connection.send():
-            return
-        while core.has_output and connection.send(core.take_output()):
-            pass
+        try:
+            if connection.unsent and not connection.send():
+                return
+            while core.has_output and connection.send(core.take_output()):
+                pass
+        except ProtocolError:
+            raise
+        except BaseException:
+            self._interrupted()
+            raise
 
     def _wait(self, request: Request, timeout: float | None = None) -> None:
         """Return when the request has ended; raise its failure, or CommandTimeout."""
@@ -305,14 +311,33 @@ class Session:
             self._lock.acquire()
         if self._lost is not None:
             raise self._lost
-        if ready and self._connection.receive():
-            self._heard = time.monotonic()
-            if self._core.process():
-                self._changed.notify_all()
+        if ready and self._take_in():
             if self._core.logout_requested:
                 raise SessionLost(f"{self.portal}: the target asked us to log out")
         else:
             self._mind_silence()
+
+    def _take_in(self) -> bool:
+        """Receive and look at what has come; tell if anything had."""
+        try:
+            if not self._connection.receive():
+                return False
+            self._heard = time.monotonic()
+            if self._core.process():
+                self._changed.notify_all()
+        except ProtocolError:
+            raise
+        except BaseException:
+            self._interrupted()
+            raise
+        return True
+
+    def _interrupted(self) -> None:
+        """Give the session up: nobody knows which bytes an interrupt (Ctrl-C) has cost.
+
+        While we sleep it costs none, and the session goes on.
+        """
+        self._fail(SessionLost(f"{self.portal}: interrupted while bytes were moving"))
 
     def _mind_silence(self) -> None:
         """Ask a silent target for a sign of life, and give it up in the end."""

@@ -358,3 +358,38 @@ def test_a_password_that_rfc_7143_forbids_is_refused_without_showing_it():
     with pytest.raises(SecretError) as caught:
         open_session(f"iscsi://jo%hushhush@127.0.0.1:1/{NAME}/0")
     assert "hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize("step", ["send", "receive"])
+def test_an_interrupt_while_bytes_move_ends_the_session_at_once(monkeypatch, step):
+    """Whoever tidies up after Ctrl-C does not wait for data that was never sent."""
+    with ScriptedTarget(obliging) as target, session_with(target) as session:
+        first = session.unit(0).enqueue(TEST_UNIT_READY)
+        connection = session._connection
+        real = getattr(connection, step)
+
+        def interrupted(*arguments):
+            monkeypatch.setattr(connection, step, real)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(connection, step, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            first.wait()
+        with pytest.raises(SessionLost, match="interrupted"):
+            first.wait(2)
+
+
+def test_an_interrupt_while_nothing_moves_costs_nothing(monkeypatch):
+    with ScriptedTarget(obliging) as target, session_with(target) as session:
+        command = session.unit(0).enqueue(TEST_UNIT_READY)
+        connection = session._connection
+        real = connection.wait
+
+        def interrupted(**arguments):
+            monkeypatch.setattr(connection, "wait", real)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(connection, "wait", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            command.wait()
+        assert command.wait(2).status is Status.GOOD
