@@ -1,5 +1,6 @@
 """The master file table: found through its own first record, read from front to end."""
 
+import errno
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -20,11 +21,14 @@ from serverfree.backup.ntfs.clusters import plain, whole
 from serverfree.backup.ntfs.errors import NtfsError
 from serverfree.backup.ntfs.record import Record, base_of, unpack_record
 from serverfree.backup.ntfs.runs import Joiner, join
+from serverfree.scsi.errors import CheckCondition
+from serverfree.scsi.sense import SenseKey
 
 PIECE = 4 << 20
 LARGEST_LIST = 256 << 10  # bytes of an $ATTRIBUTE_LIST: a limit of NTFS
 _LARGEST_BITMAP = 64 << 20  # of the $MFT, whose bits are records: half a thousand million
 _MOST_DAMAGE = 10_000
+_GRAIN = 4096  # bytes that are given up at once
 
 
 class MasterFileTable:
@@ -32,8 +36,8 @@ class MasterFileTable:
 
     def __init__(self, device: Device, boot: Boot) -> None:
         self._device, self._boot = device, boot
-        self.mirror_used: str | None = None
-        """Why the first record was read from $MFTMirr, where it was."""
+        self.damage: list[Damage] = []
+        """What of the table itself could not be read."""
         self.first = self._first_record()
         found = list(attributes(self.first))
         found += self._extensions(found)
@@ -67,7 +71,9 @@ class MasterFileTable:
         """Yield (number, records) for each piece of the table, the size of a record apart."""
         size = self._boot.record_size
         number, rest = 0, b""
-        for piece in plain(self._device, self.extents, self.size, self.size, PIECE):
+        for piece in plain(
+            _Patient(self._device, self.damage), self.extents, self.size, self.size, PIECE
+        ):
             data = rest + piece if rest else piece
             full = len(data) - len(data) % size
             # Where a record is larger than a cluster, it may go on in the next extent.
@@ -84,7 +90,7 @@ class MasterFileTable:
                 record = self._record_at(boot.mirror * boot.cluster_size, 0)
             except NtfsError:
                 raise NtfsError(f"the $MFT's own record: {why}; nor is its mirror") from why
-            self.mirror_used = str(why)
+            self.damage.append(Damage(0, f"{why}; its mirror was read"))
             return record
 
     def _record_at(self, place: int, number: int) -> Record:
@@ -157,6 +163,40 @@ class MasterFileTable:
             return first.value
         runs = [piece for piece in pieces if isinstance(piece, NonResident)]
         return whole(self._device, self._boot, runs, limit)
+
+
+class _Patient:
+    """A device of which a part that cannot be read is zeros and damage, for the rest is wanted."""
+
+    block_length = 512
+
+    def __init__(self, device: Device, damage: list[Damage]) -> None:
+        self._device, self._damage = device, damage
+        self.size = device.size
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """See Device. Errors that are not the medium's go through."""
+        try:
+            return self._device.read_at(offset, length)
+        except (CheckCondition, OSError) as why:
+            if not _is_of_the_medium(why):
+                raise
+            if length <= _GRAIN:
+                self._damage.append(
+                    Damage(None, f"the $MFT at bytes {offset} to {offset + length}: {why}")
+                )
+                return bytes(length)
+        # Quarters: a few sectors of a large piece are found in a few steps.
+        step = max(-(-length // 4 // _GRAIN) * _GRAIN, _GRAIN)
+        return b"".join(
+            self.read_at(offset + at, min(step, length - at)) for at in range(0, length, step)
+        )
+
+
+def _is_of_the_medium(why: Exception) -> bool:
+    if isinstance(why, CheckCondition):
+        return why.sense.key == SenseKey.MEDIUM_ERROR
+    return isinstance(why, OSError) and why.errno == errno.EIO
 
 
 def _start(extent: Extent) -> int:

@@ -82,10 +82,8 @@ class Volume:
     @property
     def damage(self) -> list[Damage]:
         """What could not be read, as far as the files have been walked."""
-        found = list(self._scan.damage)
-        if self.table.mirror_used:
-            found.insert(0, Damage(0, f"{self.table.mirror_used}; its mirror was read"))
-        return found + list(self._walked.values())
+        found = self._scan.damage  # the scan itself finds damage of the table
+        return [*self.table.damage, *found, *self._walked.values()]
 
     def used(self) -> list[tuple[int, int]]:
         """Return (place, length) of all that is in use, in order, and the backup boot sector.

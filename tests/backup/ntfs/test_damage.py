@@ -1,5 +1,6 @@
 """One structure of a real volume is spoilt: that file is reported and all the others are read."""
 
+import errno
 from collections.abc import Callable
 from struct import pack_into, unpack_from
 
@@ -7,6 +8,8 @@ import pytest
 
 from serverfree.backup.files import Damage
 from serverfree.backup.ntfs import NtfsError, Volume
+from serverfree.scsi.errors import CheckCondition
+from serverfree.scsi.sense import Asc, Sense, SenseKey
 from support.ntfs_memory import MemoryDevice, demo_volume, fix_up, undo_fix_up
 
 RECORD = 1024
@@ -114,7 +117,7 @@ def test_the_first_record_is_read_from_the_mirror_where_it_is_torn(device: Memor
     whole, _ = walk(device)
     found, damage = walk(device.change({place_of(device, 0) + 1022: b"\xee\xee"}))
     assert found == whole
-    assert [each.number for each in damage] == [0, 0]  # as the table's begin, and in the walk
+    assert [each.number for each in damage] == [0, 0]  # found when it is opened and when it is read
     assert "mirror" in damage[0].why
 
 
@@ -195,3 +198,41 @@ def test_boot_sectors_that_no_volume_has(
 def test_a_device_too_small_for_a_boot_sector() -> None:
     with pytest.raises(NtfsError):
         Volume.open(MemoryDevice(100, {}))
+
+
+class Worn:
+    """A device some of whose bytes cannot be read, as a disk says it or as a file does."""
+
+    def __init__(self, device: MemoryDevice, places: set[int], error: Exception) -> None:
+        self._device, self._places, self._error = device, places, error
+        self.size, self.block_length = device.size, device.block_length
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        if any(offset <= place < offset + length for place in self._places):
+            raise self._error
+        return self._device.read_at(offset, length)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        CheckCondition(Sense(SenseKey.MEDIUM_ERROR, Asc.UNRECOVERED_READ_ERROR)),
+        OSError(errno.EIO, "Input/output error"),
+    ],
+)
+def test_records_that_the_disk_cannot_read_are_damage(
+    device: MemoryDevice, error: Exception
+) -> None:
+    number = number_of(device, "Documents/LICENSE.txt") & ~3  # four records in a block of 4 KiB
+    whole = {file.path: file.number for file in Volume.open(device).files()}
+    volume = Volume.open(Worn(device, {place_of(device, number)}, error))
+    found = {file.path for file in volume.files()}
+    lost = [path for path, at in whole.items() if number <= at < number + 4]
+    assert whole.keys() - found == set(lost)
+    assert [each.number for each in volume.damage] == [None, *range(number, number + 4)]
+
+
+def test_a_lost_connection_is_no_damage(device: MemoryDevice) -> None:
+    place = place_of(device, 100)
+    with pytest.raises(ConnectionResetError):
+        list(Volume.open(Worn(device, {place}, ConnectionResetError())).files())
