@@ -134,6 +134,8 @@ class Cartridge:
         """Sync and let go; the files are released also if the sync fails, which is raised."""
         try:
             self.sync()
+            for partition in self.partitions:
+                partition.give_back()
         finally:
             self.abandon()
 

@@ -13,6 +13,8 @@ for that of another block. A header names its cartridge and its own offset, so a
 was written to tape as data is never taken for records.
 """
 
+import contextlib
+import ctypes
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -25,6 +27,7 @@ import google_crc32c
 
 from serverfree.scsi.device import Buffer
 from serverfree.target.backstore.cartridge_errors import CartridgeError
+from serverfree.target.backstore.file import KEEP_SIZE, fallocate
 
 crc32c = google_crc32c.value
 crc32c_extend = google_crc32c.extend
@@ -49,6 +52,9 @@ NO_PREVIOUS = 0
 MAX_RECORD = 0xFFFFFF  # what a READ(6) can ask for
 _IOV_MAX = 1024
 _SEARCH_CHUNK = 1 << 20
+_RESERVE = 32 << 20
+_RESERVE_LEFT = 1 << 20  # more than a file system takes for its own ends
+_STATUS_BLOCK = 512  # what stat(2) counts in
 _BAD_PLACE = 4096  # what a disk that cannot read something is allowed to keep from us
 
 
@@ -103,6 +109,20 @@ class RecordHeader:
         return self.stored_length + OVERHEAD
 
 
+def _as_it_lies(payload: Buffer) -> Buffer:
+    """Return a payload as the CRC32C takes it, without the copy that costs more than the CRC.
+
+    The function refuses what must be released after use, as a view must; an array of ctypes over
+    the same memory need not be.
+    """
+    if isinstance(payload, bytes):
+        return payload
+    view = memoryview(payload)
+    if view.readonly or not len(view):
+        return bytes(view)
+    return (ctypes.c_char * len(view)).from_buffer(view)  # type: ignore[return-value]
+
+
 class RecordLog:
     """An open `partN.log`. Knows records and their bytes, not which of them count."""
 
@@ -110,6 +130,7 @@ class RecordLog:
         self.path = path
         self.fd = fd
         self._salt = cartridge[:8]
+        self._reserved = 0
 
     @classmethod
     def create(cls, path: Path, partition: int, cartridge: bytes) -> None:
@@ -157,13 +178,13 @@ class RecordLog:
         kind: RecordType,
         block: int,
         file: int,
-        payload: bytes,
+        payload: Buffer,
         previous: int,
         generation: int,
         offset: int,
         plain_length: int,
         coding: int,
-    ) -> tuple[bytes, bytes, bytes]:
+    ) -> tuple[bytes, Buffer, bytes]:
         """Return a record as header, payload and trailer. The payload is not copied."""
         length = len(payload)
         head = _HEADER.pack(
@@ -182,7 +203,7 @@ class RecordLog:
         )
         head += _CRC.pack(crc32c(head))
         stored = _CRC.pack(length)
-        crc = crc32c_extend(crc32c_extend(crc32c(head), payload), stored)
+        crc = crc32c_extend(crc32c_extend(crc32c(head), _as_it_lies(payload)), stored)
         return head, payload, stored + _CRC.pack(crc)
 
     def write(self, pieces: Sequence[Buffer], offset: int) -> None:
@@ -196,6 +217,21 @@ class RecordLog:
             while written < total:
                 # Where the file system is full this raises what is wrong.
                 written += os.pwrite(self.fd, rest[written:], offset + written)
+
+    def reserve(self, offset: int, end: int, limit: int) -> None:
+        """See to it that the file system has set room aside for what comes at `offset` up to `end`.
+
+        It does so for much at once, not beyond `limit`: to look for room with each block would cost
+        as much as to write it. The file does not grow by this, so what it holds tells where the
+        records end, as ever; where the file system cannot, or has no room, the write itself will
+        tell.
+        """
+        if end <= self._reserved:
+            return
+        start = max(offset, self._reserved)
+        self._reserved = max(end, min(end + _RESERVE, limit))
+        with contextlib.suppress(OSError):
+            fallocate(self.fd, KEEP_SIZE, start, self._reserved - start)
 
     def read_header(self, offset: int) -> RecordHeader | None:
         """Return the header of the record that starts here, None if there is no sound one."""
@@ -279,10 +315,18 @@ class RecordLog:
     def truncate(self, offset: int) -> None:
         """Drop everything from `offset` on."""
         os.ftruncate(self.fd, offset)
+        self._reserved = 0  # it went too
 
     def sync(self) -> None:
         """Return when what was written is on stable storage."""
         os.fdatasync(self.fd)
+
+    def give_back(self) -> None:
+        """Free the room that is set aside behind the records."""
+        status = os.fstat(self.fd)
+        if status.st_blocks * _STATUS_BLOCK >= status.st_size + _RESERVE_LEFT:
+            with contextlib.suppress(OSError):
+                self.truncate(status.st_size)
 
     def close(self) -> None:
         """Let go of the file."""

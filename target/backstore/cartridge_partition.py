@@ -198,7 +198,7 @@ class Partition:
         eod, offset, file, last = now.eod, now.offset, now.file, now.last
         generation = now.generation
         end = LOG_START + self._limits.capacity
-        pieces: list[bytes] = []
+        pieces: list[Buffer] = []
         entries = bytearray()
         full = False
         for payload in payloads:
@@ -210,7 +210,7 @@ class Partition:
                 full = True
                 break
             pieces += self._log.pack(
-                kind, eod, file, bytes(stored), last, generation, offset, plain, coding
+                kind, eod, file, stored, last, generation, offset, plain, coding
             )
             entries += pack_entry(eod, Entry(offset, file, length, generation, kind))
             last = offset
@@ -219,6 +219,7 @@ class Partition:
             file += kind == RecordType.FILEMARK
         if pieces:
             try:
+                self._log.reserve(now.offset, offset, end)
                 self._store(pieces, bytes(entries))
             except NoRoom:
                 if eod == now.eod + 1:
@@ -231,7 +232,7 @@ class Partition:
         if full:
             raise NoRoom(f"{self._log.path}: the partition is full")
 
-    def _store(self, pieces: list[bytes], entries: bytes) -> None:
+    def _store(self, pieces: list[Buffer], entries: bytes) -> None:
         """Write records and then what makes them reachable; on failure neither remains."""
         try:
             self._log.write(pieces, self._now.offset)
@@ -304,6 +305,10 @@ class Partition:
     def _refuse_if_failed(self) -> None:
         if self._failed:
             raise WriteFailed(f"{self._log.path}: {self._failed.strerror}") from self._failed
+
+    def give_back(self) -> None:
+        """Free what the file system has set aside for more."""
+        self._log.give_back()
 
     def close(self) -> None:
         """Let go of the files, without a sync."""

@@ -16,13 +16,13 @@ from serverfree.target.backstore.base import ReadError, StoreError
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
 
-_KEEP_SIZE, _PUNCH_HOLE, _ZERO_RANGE = 0x01, 0x02, 0x10  # linux/falloc.h
+KEEP_SIZE, _PUNCH_HOLE, _ZERO_RANGE = 0x01, 0x02, 0x10  # linux/falloc.h
 _NOT_SUPPORTED = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENODEV)
 _ZEROS = bytes(1 << 20)
 _LARGEST_BLOCK = 4096
 
 
-def _fallocate(fd: int, mode: int, offset: int, length: int) -> None:
+def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
     """fallocate(2), whose modes the standard library does not offer."""
     while _libc.fallocate(fd, mode, offset, length) != 0:
         code = ctypes.get_errno()
@@ -59,7 +59,7 @@ class FileStore:
         before = os.fstat(self._fd)
         try:
             # Behind the end there is nothing to lose, and nothing grows with KEEP_SIZE.
-            _fallocate(self._fd, _PUNCH_HOLE | _KEEP_SIZE, self.size, self.granularity)
+            fallocate(self._fd, _PUNCH_HOLE | KEEP_SIZE, self.size, self.granularity)
         except OSError:
             return False
         with contextlib.suppress(OSError):  # to try is no change of the file
@@ -119,14 +119,14 @@ class FileStore:
     def discard(self, offset: int, length: int) -> None:
         """Punch a hole: whole file system blocks are freed, the parts at the ends are zeroed."""
         if length:
-            _fallocate(self._fd, _PUNCH_HOLE | _KEEP_SIZE, offset, length)
+            fallocate(self._fd, _PUNCH_HOLE | KEEP_SIZE, offset, length)
 
     def zero(self, offset: int, length: int) -> None:
         """Zero a range by the file system's own means, or by writing where it has none."""
         if not length:
             return
         try:
-            _fallocate(self._fd, _ZERO_RANGE | _KEEP_SIZE, offset, length)
+            fallocate(self._fd, _ZERO_RANGE | KEEP_SIZE, offset, length)
         except OSError as error:
             if error.errno not in _NOT_SUPPORTED:
                 raise
@@ -262,7 +262,7 @@ def _allocate(fd: int, path: Path, size: int, *, thin: bool) -> None:
         os.ftruncate(fd, size)
         if not thin:
             try:
-                _fallocate(fd, 0, 0, size)
+                fallocate(fd, 0, 0, size)
             except OSError as error:
                 if error.errno not in _NOT_SUPPORTED:
                     raise

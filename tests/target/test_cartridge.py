@@ -384,6 +384,38 @@ class TestRoom:
         assert contents(cartridge.partitions[0]) == blocks[:15]
         cartridge.close()
 
+    def test_room_is_set_aside_ahead_and_given_back_when_the_cartridge_is_closed(self, directory):
+        log = directory / "part0.log"
+        cartridge = open_cartridge(directory, 4 << 20)
+        (partition,) = cartridge.partitions
+        partition.append([bytes(1000)])
+        # Within the capacity, and the size of the file tells where the records end, as ever.
+        assert log.stat().st_size == LOG_START + 1000 + OVERHEAD
+        assert 1 << 20 < log.stat().st_blocks * 512 <= (4 << 20) + 8192
+        cartridge.abandon()
+        cartridge = open_cartridge(directory)  # after a crash too
+        assert contents(cartridge.partitions[0]) == [bytes(1000)]
+        cartridge.close()
+        assert log.stat().st_blocks * 512 < 1 << 16
+        assert log.stat().st_size == LOG_START + 1000 + OVERHEAD
+
+    def test_blocks_in_memory_of_any_kind(self, directory):
+        cartridge = open_cartridge(directory, 1 << 20)
+        (partition,) = cartridge.partitions
+        memory = bytearray(b"0123456789")
+        blocks = [
+            memory,
+            memoryview(memory)[2:5],
+            memoryview(memory).toreadonly()[4:],
+            memoryview(b"bytes"),
+            memoryview(memory)[:0],
+        ]
+        partition.append(blocks)
+        blocks.clear()
+        memory += b"a bytearray that something holds on to cannot grow"
+        assert contents(partition) == [b"0123456789", b"234", b"456789", b"bytes", b""]
+        cartridge.close()
+
     def test_very_many_small_blocks_in_one_call(self, directory):
         cartridge = open_cartridge(directory, 1 << 20)
         (partition,) = cartridge.partitions

@@ -51,7 +51,7 @@ class TestFileWithoutTricks(BlockStoreContract):
             assert callable(real)
             return int(real(fd, offset, whence))
 
-        monkeypatch.setattr(file, "_fallocate", refuse)
+        monkeypatch.setattr(file, "fallocate", refuse)
         monkeypatch.setattr(os, "lseek", seek)
         store = open_file_store(tmp_path / "plain", SIZE, thin=True)
         assert not store.can_discard
