@@ -14,7 +14,7 @@ from serverfree.backup.archive.image import Extents, put_catalog
 from serverfree.backup.archive.member import Kind, Member
 from serverfree.backup.archive.writer import ArchiveWriter
 from serverfree.backup.array import Array
-from serverfree.backup.catalog.facts import Backup, BackupFacts, Digest
+from serverfree.backup.catalog.facts import Backup, BackupFacts, Digest, State
 from serverfree.backup.catalog.packed import pack
 from serverfree.backup.catalog.store import Catalog, Writer
 from serverfree.backup.contents import Contents, Wish, read_contents
@@ -170,12 +170,27 @@ class _Job:
         )
         report.backup, report.uuid = self.entry.id, self.entry.backup.uuid
         try:
+            self._check_alone()
             yield
         except BaseException as error:
             report.state = "failed"
             self._count_sockets()
             self.entry.fail(one_line(error), report.facts())
             raise
+
+    def _check_alone(self) -> None:
+        """Refuse a cartridge that another backup of this catalog is being written to."""
+        mine = self.entry.backup
+        for other in self.catalog.backups():
+            if other.uuid == mine.uuid:
+                return  # whoever came later gives way
+            if (
+                other.state is State.RUNNING
+                and other.facts.medium_serial == mine.facts.medium_serial != ""
+            ):
+                raise BackupError(
+                    f"backup {other.id} is being written to this cartridge: wait for its end"
+                )
 
     @contextmanager
     def source(self) -> Iterator[Source]:

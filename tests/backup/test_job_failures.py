@@ -13,6 +13,7 @@ from serverfree.backup.array import Array, SnapshotTimeout
 from serverfree.backup.catalog.facts import Mode, State
 from serverfree.backup.catalog.store import Catalog
 from serverfree.backup.copying import Patience
+from serverfree.backup.errors import BackupError
 from serverfree.backup.job import JobFailed, back_up
 from serverfree.backup.site import Site
 from serverfree.backup.source import Quiet
@@ -128,6 +129,34 @@ def test_without_its_mover_a_backup_ends_and_the_tape_stays_appendable(san):
     check_good(san, again)
 
 
+def test_an_interrupt_tidies_up(san):
+    first = san.back_up(Mode.IMAGE)
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        back_up(san.request(Mode.IMAGE, array=san.array, **MANY), Act(interrupt))
+    assert state_of(san).state is State.FAILED
+    assert snapshots(san) == []
+    again = san.back_up(Mode.IMAGE)
+    assert (again.warnings, again.file) == ([], first.file + 2)
+
+
+def test_a_second_backup_keeps_away_from_a_cartridge_that_is_written_to(san):
+    told = []
+
+    def intrude():
+        with pytest.raises(BackupError, match="is being written to this cartridge") as caught:
+            san.back_up(Mode.FILES)
+        told.append(str(caught.value))
+
+    report = back_up(san.request(Mode.IMAGE, **MANY), Act(intrude))
+    assert report.backup in told[0]
+    assert report.warnings == []
+    check_good(san, report)
+
+
 def test_a_storage_system_that_is_gone_ends_a_backup(san):
     with pytest.raises(JobFailed, match="closed by a filemark"):
         back_up(san.request(Mode.IMAGE, **MANY), Act(san.storage.kill))
@@ -219,5 +248,6 @@ def test_what_cannot_be_read_any_more_is_named(san):
             backup = catalog.backup(report.backup)
             found = verify(catalog, site, backup, through_server=through_server)
         assert found.bad[0].archive_offset == 4 * (256 << 10)
-        assert len(found.bad) == report.commands - 2
+        # Two commands fit before it; of the headers, that of the catalog lies behind it.
+        assert len(found.bad) == report.commands - 2 + through_server
         assert "volume.img" in found.bad[0].members
