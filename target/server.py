@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 LOGOUT_TIME = 1  # second for initiators to log out when the server stops
 BACKLOG = 128
-_WILDCARDS = ("0.0.0.0", "::")
+WILDCARDS = ("0.0.0.0", "::")
 
 
 class Server:
@@ -164,7 +164,7 @@ class Server:
             if target.groups is not None and entrance.group_tag not in target.groups:
                 continue
             portal = entrance.address
-            if portal.host in _WILDCARDS:
+            if portal.host in WILDCARDS:
                 portal = Portal(connection.local_address[0], portal.port, entrance.group_tag)
             if portal not in portals:
                 portals.append(portal)

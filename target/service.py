@@ -29,7 +29,7 @@ from serverfree.target.config import (
     TargetConfig,
     UnitConfig,
 )
-from serverfree.target.server import Server
+from serverfree.target.server import WILDCARDS, Server
 from serverfree.target.session import Target
 from serverfree.target.snapshots import Snapshots
 from serverfree.target.units.base import Unit
@@ -92,12 +92,19 @@ class Service:
         """The targets of this moment."""
         return self._server.targets
 
-    def url(self, target: Target, lun: int) -> str:
-        """Return where a unit can be reached: at the first portal that leads to its target."""
+    def url(self, target: Target, lun: int, here: str = "") -> str:
+        """Return where a unit can be reached: at the first portal that leads to its target.
+
+        One that listens everywhere is named by the first advertised address, or else by `here`,
+        where that is given: an address of this machine that whoever asks has reached.
+        """
         groups = target.groups
         portals = self._server.addresses
-        portal = next((one for one in portals if groups is None or one.group_tag in groups), "")
-        return f"iscsi://{portal}/{target.name}/{lun}"
+        portal = next((one for one in portals if groups is None or one.group_tag in groups), None)
+        if here and portal and portal.host in WILDCARDS:
+            advertised = self._server.advertise
+            portal = advertised[0] if advertised else Portal(here, portal.port)
+        return f"iscsi://{portal or ''}/{target.name}/{lun}"
 
     def reload(self, config: Config) -> None:
         """Serve this from now on; sessions go on.

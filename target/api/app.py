@@ -12,7 +12,7 @@ from fastapi.openapi.utils import get_openapi
 from starlette.status import HTTP_201_CREATED, HTTP_204_NO_CONTENT
 
 from serverfree.target.api import models
-from serverfree.target.api.guard import MOST_REQUESTS, App, Guard
+from serverfree.target.api.guard import MOST_REQUESTS, App, Guard, own_address
 from serverfree.target.api.problems import PROBLEM_JSON, install
 from serverfree.target.backstore.quiet import Cancelled
 from serverfree.target.service import Service
@@ -149,7 +149,7 @@ def _unit_facts(service: Service, target: Target, lun: int, unit: Unit) -> dict[
         "kind": unit.kind,
         "target": target.name,
         "lun": lun,
-        "url": service.url(target, lun),
+        "url": service.url(target, lun, own_address.get()),
         "designator": unit.designator.identifier.hex(),
         "serial": unit.serial,
     }

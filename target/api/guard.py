@@ -3,6 +3,7 @@
 import asyncio
 import hmac
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextvars import ContextVar
 from hashlib import sha256
 from http import HTTPStatus
 from typing import Any
@@ -19,6 +20,10 @@ LARGEST_BODY = 64 << 10
 MOST_REQUESTS = 64  # at once
 _BODY_TIME = 10.0
 _SCHEME = b"bearer "
+
+
+own_address: ContextVar[str] = ContextVar("own_address", default="")
+"""The address of this machine that the request being answered has come to."""
 
 
 class Guard:
@@ -84,6 +89,7 @@ class Guard:
         async def replay() -> Message:
             return first.pop() if first else await receive()
 
+        own_address.set((scope.get("server") or ("",))[0])
         await self._app(scope, replay, send)
 
 

@@ -397,3 +397,17 @@ def test_a_target_without_the_api_does_not_load_it():
     code = f"import sys, serverfree.target.commands.target as t; print({modules})"
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True)
     assert done.stdout == "[]\n", done.stderr
+
+
+def test_a_portal_that_listens_everywhere_is_named_by_the_address_that_was_reached(tmp_path):
+    (tmp_path / "fixed.img").write_bytes(bytes(1 << 20))
+    path = tmp_path / "served.toml"
+    path.write_text(CONFIGURATION.replace("127.0.0.1:0", "0.0.0.0:0"))
+    service = Service(load(path))
+    port = service.start()[0].port
+    with answering(service) as server:
+        (disk, *_) = httpx.get(f"{server.url}/disks", headers=BEARER).json()
+        assert disk["url"] == f"iscsi://127.0.0.1:{port}/{STORAGE}/0"
+        made = httpx.post(f"{server.url}/disks/data/snapshots", headers=BEARER, json={}).json()
+        assert made["url"] == f"iscsi://127.0.0.1:{port}/{STORAGE}/255"
+    service.stop()
