@@ -77,6 +77,8 @@ def volume_start(device: Device, partition: int | None) -> int:
     """Return where on the disk the volume begins that is to be backed up."""
     starts = volume_starts(device)
     if partition is not None:
+        if starts == {0: 0}:
+            raise BackupError(f"there is no partition {partition}: the disk has no partition table")
         if partition not in starts:
             raise BackupError(f"partition {partition} is no NTFS volume{_there_are(starts)}")
         return starts[partition]
