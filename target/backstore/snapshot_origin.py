@@ -407,13 +407,12 @@ class SnapshotOrigin:
             (snapshot,) = found
             snapshot.invalid_because = snapshot.invalid_because or "it has been deleted"
             self._snapshots = tuple(one for one in self._snapshots if one is not snapshot)
-            self._copying = any(one.needs_delta() for one in self._snapshots)
-        # 1. A later process does not look for it ...
-        self._trim_and_save()
-        # 2. ... before its files go.
-        if snapshot.clone is not None:
-            snapshot.clone.destroy()
-        self._names.discard(name)
+        try:
+            self._trim_and_save()
+        finally:
+            if snapshot.clone is not None:
+                snapshot.clone.destroy()
+            self._names.discard(name)
 
     def changes(self, since: int, name: str) -> tuple[list[tuple[int, int]], bool]:
         """Return the (offset, length) that changed from generation `since` to a snapshot.
@@ -525,10 +524,17 @@ class SnapshotOrigin:
 
     def _trim_and_save(self) -> None:
         gone = self._trim()
-        self._save()
-        for generation in gone:
-            _remove(generation)
-        self._drop_deltas()
+        try:
+            # 1. A later process does not look for a snapshot that was deleted ...
+            self._save()
+        finally:
+            # 2. ... before its files go; where that cannot be kept, it finds that they are missing.
+            for generation in gone:
+                _remove(generation)
+            self._drop_deltas()
+            # 3. Only now may old content be lost.
+            with self.quiet_gate.lock:
+                self._copying = any(one.needs_delta() for one in self._snapshots)
 
     def _drop_deltas(self) -> None:
         with self.quiet_gate.lock:

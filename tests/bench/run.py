@@ -21,7 +21,7 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from bench import copies, tape, transport
+from bench import copies, snapshots, tape, transport
 from bench.case import Case, MiB
 
 from support.peers import PACKAGES, find
@@ -103,10 +103,16 @@ def measure_tape(extent: Extent, folder: Path) -> Found:
     return tape.measure(folder, extent.rounds, 128 * MiB if extent.quick else 512 * MiB), {}
 
 
+def measure_snapshots(extent: Extent, folder: Path) -> Found:
+    """What snapshots cost the disk beneath them."""
+    return snapshots.measure(folder, extent.rounds, 128 * MiB if extent.quick else 512 * MiB), {}
+
+
 PARTS: dict[str, Callable[[Extent, Path], Found]] = {
     "transport": measure_transport,
     "copies": measure_copies,
     "tape": measure_tape,
+    "snapshots": measure_snapshots,
 }
 
 
