@@ -70,7 +70,7 @@ class Bench:
             }
             assert paths == manifest.files | manifest.directories
             for path, wanted in manifest.attributes.items():
-                assert attributes(top / path) == comparable(wanted, path)
+                assert attributes(top / path) == comparable(wanted)
             for other, first in manifest.links.items():
                 assert (top / other).samefile(top / first)
         self.fix()
@@ -95,16 +95,11 @@ def consistent(image: Path) -> bool:
 
 
 def attributes(path: Path) -> dict[str, bytes]:
-    found = {}
-    for name in ATTRIBUTES:
-        try:
-            found[name] = os.getxattr(path, f"system.{name}", follow_symlinks=False)
-        except OSError:
-            continue
-    return comparable(found, str(path))
+    found = {name: ntfs_images.get_attribute(path, name) for name in ATTRIBUTES}
+    return comparable({name: value for name, value in found.items() if value is not None})
 
 
-def comparable(found: dict[str, bytes], path: str) -> dict[str, bytes]:
+def comparable(found: dict[str, bytes]) -> dict[str, bytes]:
     """What a restore keeps: not that a file is compressed; of an object id what names the file."""
     found = dict(found)
     flags = int.from_bytes(found["ntfs_attrib"], "little")
