@@ -172,3 +172,27 @@ def test_the_mft_of_the_test_is_as_fragmented_as_it_is_to_be(ntfs_images: Images
         for stream in file.streams
     )
     assert runs > 2000
+
+
+def test_a_file_of_which_an_extension_record_is_torn_is_not_read_in_part(
+    ntfs_images: Images, tmp_path: Path
+) -> None:
+    image = ntfs_images.get("rich")
+    whole = {file.number: file.path for file in Volume.open(FileDevice(str(image.path))).files()}
+    harmed = image.copy(tmp_path / "harmed.img")
+    (start,) = (extent.place for extent in Volume.open(FileDevice(str(harmed))).table.extents)
+    with harmed.open("r+b") as file:
+        data = file.read()
+        sixty = next(number for number, path in whole.items() if path == "streams/sixty")
+        extension = next(
+            number
+            for number in range(start, len(data), 1024)
+            if int.from_bytes(data[number + 32 : number + 38], "little") == sixty
+        )
+        file.seek(extension + 1022)
+        file.write(b"\xee\xee")
+    volume = Volume.open(FileDevice(str(harmed)))
+    found = {file.path for file in volume.files()}
+    assert set(whole.values()) - found == {"streams/sixty"}
+    torn = (extension - start) // 1024
+    assert {each.number for each in volume.damage} == {torn, sixty}
