@@ -104,12 +104,17 @@ def test_without_a_quiet_period_nothing_is_written(san):
     check_good(san, san.back_up(Mode.IMAGE, array=san.array, quiet=Quiet(0.6, 10)))
 
 
-def test_a_mover_that_comes_back_goes_on_where_it_was(san):
-    def restart():
-        san.mover.kill()
-        threading.Timer(0.5, san.mover.start).start()
+@pytest.mark.parametrize("which", ["mover", "storage", "backup"])
+def test_a_server_that_comes_back_lets_a_backup_go_on_where_it_was(san, which):
+    server = getattr(san, which)
 
+    def restart():
+        server.kill()
+        timer.start()
+
+    timer = threading.Timer(0.5, server.start)
     report = back_up(san.request(Mode.IMAGE, **MANY, **PATIENT), Act(restart))
+    timer.join()
     assert any("went on from tape block" in warning for warning in report.warnings)
     assert report.digests == report.commands
     check_good(san, report)
@@ -163,16 +168,6 @@ def test_a_storage_system_that_is_gone_ends_a_backup(san):
     assert state_of(san).state is State.FAILED
     san.storage.start()
     check_good(san, san.back_up(Mode.IMAGE))
-
-
-def test_a_tape_drive_that_comes_back_goes_on_where_it_was(san):
-    def restart():
-        san.backup.kill()
-        threading.Timer(0.5, san.backup.start).start()
-
-    report = back_up(san.request(Mode.IMAGE, **MANY, **PATIENT), Act(restart))
-    assert any("went on from tape block" in warning for warning in report.warnings)
-    check_good(san, report)
 
 
 def test_a_tape_drive_that_stays_away_is_told_and_closed_by_the_next_backup(san):
