@@ -37,6 +37,7 @@ PACKAGES = {
     "fusermount": "fuse3",
     "tar": "tar",
     "ntfsfix": "ntfs-3g",
+    "ntfsresize": "ntfs-3g",
     "mkfs.xfs": "xfsprogs",
     "mkfs.btrfs": "btrfs-progs",
 }

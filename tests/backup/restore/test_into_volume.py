@@ -38,7 +38,7 @@ class Bench:
         self.report = RestoreReport()
         self.written: list[tuple[int, int]] = []
 
-    def restore(self, *, into="", only=None, fail_after=None, **wishes) -> None:
+    def restore(self, *, into="", only=None, fail_after=None, start=0, **wishes) -> None:
         archive = ImageArchive(self.source.path)
         wanted = [
             file
@@ -51,7 +51,8 @@ class Bench:
             self.written = target.written
             mover = PlainMover(archive, target)
             bytes_of = ArchiveBytes(archive, archive.size)
-            restore_files(target, 0, wanted, bytes_of, mover, self.report, Wishes(**wishes))
+            wish = Wishes(**wishes)
+            restore_files(target, start, wanted, bytes_of, mover, self.report, wish)
 
     def check(self) -> None:
         """Hold the target against the manifest of the source, as ntfs-3g sees both."""
@@ -182,6 +183,21 @@ def test_what_was_on_the_volume_stays(tmp_path, ntfs_images):
     restore.fix()
 
 
+def test_into_a_partition_nothing_is_written_beside_it(tmp_path, ntfs_images):
+    volume, disk = tmp_path / "volume.img", tmp_path / "disk.img"
+    make_empty(volume, 48 * MIB, 4096)
+    beside = random.Random(2).randbytes(MIB)
+    disk.write_bytes(beside + volume.read_bytes() + beside)
+    restore = Bench(tmp_path, ntfs_images.get("plain"), disk)
+    restore.restore(start=MIB, prove=True)
+    assert all(at >= MIB and at + length <= 49 * MIB for at, length in restore.written)
+    raw = disk.read_bytes()
+    assert raw[:MIB] == raw[49 * MIB :] == beside
+    restore.path = tmp_path / "restored.img"
+    restore.path.write_bytes(raw[MIB : 49 * MIB])
+    restore.check()
+
+
 def test_files_that_are_there_are_refused_or_replaced(tmp_path, ntfs_images):
     source = ntfs_images.get("plain")
     target = source.copy(tmp_path / "target.img")
@@ -309,6 +325,7 @@ def test_a_missing_program_is_named_with_its_package(bench, monkeypatch):
 
 
 def test_a_volume_can_be_made_and_made_larger(tmp_path):
+    require("mkntfs", "ntfsresize")
     path = tmp_path / "disk.img"
     with path.open("wb") as file:
         file.write(random.Random(1).randbytes(48 * MIB))
