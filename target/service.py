@@ -275,7 +275,8 @@ class Service:
 def _open_unit(config: UnitConfig, iqn: str) -> Unit:
     if isinstance(config, TapeConfig):
         cartridge = open_cartridge(config.path, capacity=config.capacity)
-        return StreamUnit(config.name, cartridge, target=iqn)
+        state = StateFile(state_path(config.path))
+        return StreamUnit(config.name, cartridge, target=iqn, state=state)
     with ExitStack() as opened:
         file = open_file_store(
             config.path, size=config.size, readonly=config.readonly, thin=config.thin

@@ -134,7 +134,7 @@ class Cartridge:
         """Sync and let go; the files are released also if the sync fails, which is raised."""
         try:
             self.sync()
-            for partition in self.partitions:
+            for partition in self.partitions if self._open else ():
                 partition.give_back()
         finally:
             self.abandon()

@@ -82,7 +82,8 @@ def _prevent_allow_medium_removal(unit: BlockDevice, command: Command) -> None:
         unit.preventing.discard(command.nexus)
 
 
-def _prevent_access(cdb: bytes) -> Access:
+def prevent_access(cdb: bytes) -> Access:
+    """To allow removal is allowed (SPC-4 table 65): it takes back only what this nexus asked."""
     return Access.CHANGES if cdb[4] & 0x03 else Access.ALWAYS
 
 
@@ -153,7 +154,7 @@ BLOCK_MEDIUM_TABLE: Table = table_of(
         PreventAllowMediumRemoval.USAGE,
         _prevent_allow_medium_removal,
         offered=_is_removable,
-        access=_prevent_access,
+        access=prevent_access,
     ),
     Row("READ DEFECT DATA(10)", ReadDefectData10.USAGE, _read_defect_data, access=Access.READS),
     Row("READ DEFECT DATA(12)", ReadDefectData12.USAGE, _read_defect_data, access=Access.READS),

@@ -66,6 +66,7 @@ from serverfree.target.backstore.cartridge import Cartridge, open_cartridge
 from serverfree.target.backstore.cartridge_errors import CartridgeError, DamagedRecord, WriteFailed
 from serverfree.target.backstore.cartridge_memory import Life
 from serverfree.target.backstore.cartridge_partition import Partition
+from serverfree.target.backstore.state import StateFile
 from serverfree.target.units import (
     stream_attributes,
     stream_encryption,
@@ -77,6 +78,7 @@ from serverfree.target.units import (
 )
 from serverfree.target.units.access import Access
 from serverfree.target.units.base import VENDOR, Row, Table, Unit, merge_tables, table_of
+from serverfree.target.units.block_medium import prevent_access
 from serverfree.target.units.command import Command, Lane, Nexus
 from serverfree.target.units.data_buffer import BUFFER_TABLE, DataBuffer
 from serverfree.target.units.diagnostics import DIAGNOSTIC_TABLE, SelfTests
@@ -259,8 +261,13 @@ STREAM_TABLE: Table = table_of(
         "PREVENT ALLOW MEDIUM REMOVAL",
         PreventAllowMediumRemoval.USAGE,
         prevent_allow_medium_removal,
+        access=prevent_access,
     ),
 )
+# Where a row says nothing of access it conflicts with every reservation of another nexus, READ and
+# READ POSITION too: on a tape they disturb who holds it. So do drives (Oracle T10000 interface
+# reference, table 2-2: only READ BLOCK LIMITS, READ MEDIA SERIAL NUMBER, PREVENT ALLOW MEDIUM
+# REMOVAL with PREVENT=0 and SPC commands are allowed).
 
 
 class StreamUnit(Unit):
@@ -286,8 +293,15 @@ class StreamUnit(Unit):
     product = "TAPE"
     version_descriptors = (*Unit.version_descriptors, VersionDescriptor.SSC_4)
 
-    def __init__(self, name: str, cartridge: Cartridge | None, *, target: str = "") -> None:
-        super().__init__(name, target=target)
+    def __init__(
+        self,
+        name: str,
+        cartridge: Cartridge | None,
+        *,
+        target: str = "",
+        state: StateFile | None = None,
+    ) -> None:
+        super().__init__(name, target=target, state=state)
         self.lock = Lock()
         self.modes = StreamModes()
         self.encryption = StreamEncryption()
@@ -403,8 +417,9 @@ class StreamUnit(Unit):
     def load(self, nexus: Nexus | None = None) -> None:
         """Take up the cartridge, or go to the beginning of a loaded one.
 
-        All nexuses but the given one are told that it was taken up. Raises NOT READY 3A/00 in a
-        drive that never had one, MEDIUM ERROR 53/00 if it cannot be opened.
+        All nexuses but the given one are told that it was taken up: an LTO drive raises the unit
+        attention for a "LOAD command from another initiator" (IBM GA32-0928-06 4.19.4). Raises
+        NOT READY 3A/00 in a drive that never had one, MEDIUM ERROR 53/00 if it cannot be opened.
         """
         with self.lock:
             if self.medium:
