@@ -191,19 +191,16 @@ class SnapshotOrigin:
         if self._closed:
             return
         self._closed = True
+        # 1. What the disk was before is on stable storage, and what it is ...
         safe = self._sync()
         try:
-            # 1. What is in the disk is on stable storage, and what it was before ...
             self.store.close()
-        except OSError:
-            safe = False
-            raise
-        finally:
-            if self._cloner is not None:
-                self._cloner.close()
             # 2. ... before the state says so.
             if self._generations and safe:
                 self._save(clean=True)
+        finally:
+            if self._cloner is not None:
+                self._cloner.close()
             for generation in self._generations:
                 _let_go(generation)
             for snapshot in self._snapshots:
