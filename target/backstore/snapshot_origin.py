@@ -44,7 +44,7 @@ from serverfree.target.backstore.snapshot_state import (
     fingerprint,
 )
 
-__all__ = ["CHUNK", "Snapshot", "SnapshotError", "SnapshotOrigin"]
+__all__ = ["Snapshot", "SnapshotError", "SnapshotOrigin"]
 
 log = logging.getLogger(__name__)
 
@@ -326,10 +326,7 @@ class SnapshotOrigin:
         for snapshot in lost:
             log.error("snapshot %s is invalid: %s", snapshot.name, reason)
         if lost:
-            try:
-                self._save()
-            except OSError as error:
-                log.error("%s: %s", self._state.folder, error.strerror)
+            self._save_if_possible()
 
     def _take_in_growth(self, generation: Generation) -> None:
         assert generation.chunks is not None
@@ -395,7 +392,8 @@ class SnapshotOrigin:
     def delete(self, name: str) -> None:
         """Remove a snapshot, whoever reads it. Raises SnapshotError if there is none.
 
-        The space of what it alone needs is given back. What changed since it is remembered.
+        The space of what it alone needs is given back. What changed since it is remembered. If
+        that it is gone cannot be kept, it is there again after a restart, and invalid.
         """
         with self.quiet_gate.lock:
             found = [one for one in self._snapshots if one.name == name]
@@ -406,6 +404,8 @@ class SnapshotOrigin:
             self._snapshots = tuple(one for one in self._snapshots if one is not snapshot)
         try:
             self._trim_and_save()
+        except OSError:
+            self._save_if_possible()  # its files have gone, which may have made the space for it
         finally:
             if snapshot.clone is not None:
                 snapshot.clone.destroy()
@@ -544,6 +544,13 @@ class SnapshotOrigin:
                     generation.delta = None
         for delta in idle:
             delta.destroy()
+
+    def _save_if_possible(self) -> None:
+        """Where it is not, a later process finds that files are missing."""
+        try:
+            self._save()
+        except OSError as error:
+            log.error("%s: %s", self._state.folder, error.strerror)
 
     def _save(self, *, clean: bool = False) -> None:
         with self._saving:
