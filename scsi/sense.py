@@ -63,6 +63,7 @@ class Asc(IntEnum):
     MISCOMPARE_DURING_VERIFY_OPERATION = 0x1D00
     INVALID_COMMAND_OPERATION_CODE = 0x2000
     ACCESS_DENIED_NO_ACCESS_RIGHTS = 0x2002
+    ILLEGAL_COMMAND_WHEN_NOT_IN_APPEND_ONLY_MODE = 0x200C
     LOGICAL_BLOCK_ADDRESS_OUT_OF_RANGE = 0x2100
     INVALID_TOKEN_OPERATION_UNSUPPORTED_TOKEN_TYPE = 0x2301
     INVALID_TOKEN_OPERATION_REMOTE_TOKEN_USAGE_NOT_SUPPORTED = 0x2302
@@ -104,7 +105,6 @@ class Asc(IntEnum):
     DATA_ENCRYPTION_PARAMETERS_CHANGED_BY_ANOTHER_I_T_NEXUS = 0x2A11
     COPY_CANNOT_EXECUTE = 0x2B00
     COMMAND_SEQUENCE_ERROR = 0x2C00
-    ILLEGAL_COMMAND_WHEN_NOT_IN_APPEND_ONLY_MODE = 0x2C14
     COMMANDS_CLEARED_BY_ANOTHER_INITIATOR = 0x2F00
     COMMANDS_CLEARED_BY_DEVICE_SERVER = 0x2F02
     INCOMPATIBLE_MEDIUM_INSTALLED = 0x3000
@@ -162,6 +162,7 @@ class FieldPointer:
 _FIXED = Struct(">BBBIBIBBB3s")  # 18 bytes, 4.5.3
 _FIXED_LENGTH = _FIXED.size
 _MAX_SENSE = 252
+_FSDT = 0x80  # of a forwarded sense descriptor: it was cut (SPC-4 4.5.2.7)
 
 
 @dataclass(slots=True)
@@ -255,8 +256,9 @@ class Sense:
         for source, area in ((1, self.forwarded_source), (2, self.forwarded_destination)):
             room = _MAX_SENSE - 8 - len(descriptors) - 3
             if area and room > 0:
+                cut = _FSDT if len(area) > room else 0
                 area = area[:room]
-                descriptors += bytes((0x0C, len(area) + 1, source)) + area
+                descriptors += bytes((0x0C, len(area) + 1, cut | source)) + area
         return (
             bytes((0x73 if self.deferred else 0x72, self.key, self.asc >> 8, self.asc & 0xFF))
             + bytes(3)

@@ -315,7 +315,7 @@ class TestAppendOnly:
         careful.good(format_medium)
 
     def test_command_is_for_this_mode_only(self, drive):
-        assert drive.sense(allow(1, 0)) == sense(5, 0x2C14)
+        assert drive.sense(allow(1, 0)) == sense(5, 0x200C)
 
 
 class TestWorm:
