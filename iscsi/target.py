@@ -93,9 +93,16 @@ _OF_A_UNIT = (
 _OF_A_TARGET = (TaskFunction.TARGET_WARM_RESET, TaskFunction.TARGET_COLD_RESET)
 _COMMAND = ScsiCommand.LAYOUT
 _DATA_IN = DataIn.LAYOUT
+_RESPONSE = ScsiResponse.LAYOUT
 # What ends a task whose data did not all come, where nothing is retransmitted (7.8 b).
 _DATA_MISSING = Sense(SenseKey.ABORTED_COMMAND, Asc.PROTOCOL_SERVICE_CRC_ERROR).pack()
-# As plain numbers: an IntFlag costs a microsecond each time two are joined.
+# As plain numbers: an IntFlag costs a microsecond each time two are joined, and a member of any
+# enumeration a look-up in its class.
+_SCSI_COMMAND = int(Opcode.SCSI_COMMAND)
+_DATA_OUT = int(Opcode.DATA_OUT)
+_SCSI_RESPONSE = int(Opcode.SCSI_RESPONSE)
+_DATA_IN_OPCODE = int(Opcode.DATA_IN)
+_COMPLETED = int(Response.COMPLETED)
 _GOOD = 0
 _UNDERFLOW = int(ResidualFlag.UNDERFLOW)
 _OVERFLOW = int(ResidualFlag.OVERFLOW)
@@ -186,7 +193,7 @@ class TargetConnection:
         first = bhs[0]
         opcode = first & 0x3F
         try:
-            if opcode == Opcode.DATA_OUT:
+            if opcode == _DATA_OUT:
                 return self._data_out(raw)
             if opcode not in _NUMBERED:
                 raise self._unexpected(opcode)
@@ -196,7 +203,7 @@ class TargetConnection:
                     self._out_of_order(cmd_sn, raw)
                     return None
                 self._exp_cmd_sn = cmd_sn + 1 & 0xFFFFFFFF
-            if opcode == Opcode.SCSI_COMMAND:
+            if opcode == _SCSI_COMMAND:
                 return self._scsi_command(raw)
             return self._other(opcode, raw)
         except RejectPdu as reject:
@@ -210,7 +217,7 @@ class TargetConnection:
         only be sent again together with it, and at ErrorRecoveryLevel 0 by a new session alone.
         """
         bhs, _, data = error.pdu
-        if bhs[0] & 0x3F != Opcode.DATA_OUT:
+        if bhs[0] & 0x3F != _DATA_OUT:
             raise error
         self._send(Reject(RejectReason.DATA_DIGEST_ERROR, data=bytes(bhs)))
         damaged = DataOut.unpack(bhs, data)
@@ -411,7 +418,7 @@ class TargetConnection:
                 self._stat_sn = (stat_sn := self._stat_sn) + 1 & 0xFFFFFFFF
                 self.output += (
                     _DATA_IN.pack(
-                        Opcode.DATA_IN,
+                        _DATA_IN_OPCODE,
                         flags | _STATUS,
                         0,
                         _GOOD,
@@ -432,17 +439,7 @@ class TargetConnection:
             data_sn = self._data_in(task, data, flags, residual, with_status=status == _GOOD)
             if status == _GOOD:
                 return
-        self._send(
-            ScsiResponse(
-                task.initiator_task_tag,
-                flags,
-                Response.COMPLETED,
-                status,
-                exp_data_sn=data_sn,
-                residual_count=residual,
-                data=_SENSE_LENGTH.pack(len(sense)) + sense if sense else b"",
-            )
-        )
+        self._respond(task, status, sense, flags, data_sn, residual)
 
     def _reply_bidirectional(self, task: Task, status: int, data: Buffer, sense: bytes) -> None:
         """End a task of both directions: each has its residual, status is never in a Data-In."""
@@ -457,18 +454,41 @@ class TargetConnection:
             self.transfers.forget(task)
             self._ask()
         data_sn = self._data_in(task, memoryview(data)[:room], 0, 0, with_status=False)
-        self._send(
-            ScsiResponse(
-                task.initiator_task_tag,
-                flags,
-                Response.COMPLETED,
-                status,
-                exp_data_sn=data_sn,
-                bidi_residual_count=abs(back),
-                residual_count=abs(out),
-                data=_SENSE_LENGTH.pack(len(sense)) + sense if sense else b"",
-            )
+        self._respond(task, status, sense, flags, data_sn, abs(out), abs(back))
+
+    def _respond(
+        self,
+        task: Task,
+        status: int,
+        sense: bytes,
+        flags: int,
+        data_sn: int,
+        residual: int,
+        bidi_residual: int = 0,
+    ) -> None:
+        """End a task with a SCSI Response, behind `data_sn` Data-In PDUs (11.4)."""
+        self._stat_sn = (stat_sn := self._stat_sn) + 1 & 0xFFFFFFFF
+        segment = _SENSE_LENGTH.pack(len(sense)) + sense if sense else b""
+        # Packed at once: every write ends here, and an object on the way costs it a microsecond.
+        header = _RESPONSE.pack(
+            _SCSI_RESPONSE,
+            flags,
+            _COMPLETED,
+            status,
+            len(segment),
+            task.initiator_task_tag,
+            0,
+            stat_sn,
+            self._exp_cmd_sn,
+            self._max_cmd_sn(),
+            data_sn,
+            bidi_residual,
+            residual,
         )
+        if self._plain and not segment:
+            self.output.append(header)
+        else:
+            self._sender.put(self.output, header, (segment,), len(segment))
 
     def _data_in(
         self, task: Task, data: Buffer, flags: int, residual: int, *, with_status: bool

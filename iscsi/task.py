@@ -20,6 +20,7 @@ _IDLE_DATA = 8 << 20
 _MAX_GAPS = 16384
 
 BIDIRECTIONAL = int(CommandFlag.READ | CommandFlag.WRITE)
+_WRITE = int(CommandFlag.WRITE)
 _EXTENDED_CDB, _READ_LENGTH = 1, 2  # AHSType, 11.2.2.1
 
 # Of a Data-Out header: opcode, initiator task tag, target transfer tag, buffer offset.
@@ -153,7 +154,7 @@ class DataOutTransfers:
         """A command came with immediate data, or announces unsolicited Data-Out (not `final`)."""
         parameters = self._parameters
         limit = min(parameters.first_burst_length, task.expected_data_transfer_length)
-        if not task.flags & CommandFlag.WRITE:
+        if not task.flags & _WRITE:
             raise RejectPdu(RejectReason.INVALID_PDU_FIELD, "data with a command that is no write")
         if immediate and not parameters.immediate_data:
             raise RejectPdu(RejectReason.PROTOCOL_ERROR, "ImmediateData=No was agreed")
