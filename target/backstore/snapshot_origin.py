@@ -235,6 +235,8 @@ class SnapshotOrigin:
         first, last = offset >> shift, offset + length - 1 >> shift
         assert generation.chunks is not None
         bits = generation.chunks.bits
+        if first == last and bits[first >> 3] >> (first & 7) & 1:
+            return  # as nearly always
         for chunk in range(first, last + 1):
             if not bits[chunk >> 3] >> (chunk & 7) & 1:
                 break
