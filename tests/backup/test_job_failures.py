@@ -75,23 +75,25 @@ def snapshots(san):
 
 def test_without_a_quiet_period_nothing_is_written(san):
     first = san.back_up(Mode.IMAGE)
-    stop = threading.Event()
+    stop, writing = threading.Event(), threading.Event()
 
     def write():
         with Site(None, san.tape) as site:
             disk = site.disk(san.disk)
             block = disk.read(100, 8)
-            while not stop.wait(0.1):
+            while not stop.wait(0.05):
                 disk.write(100, block)
+                writing.set()
 
     writer = threading.Thread(target=write)
     writer.start()
     try:
+        assert writing.wait(10)
         with san.drive() as tape:
             tape.rewind()
         with pytest.raises(SnapshotTimeout) as caught:
-            san.back_up(Mode.IMAGE, array=san.array, quiet=Quiet(0.6, 1.5))
-        assert (caught.value.quiet, caught.value.timeout) == (0.6, 1.5)
+            san.back_up(Mode.IMAGE, array=san.array, quiet=Quiet(3.0, 3.2))
+        assert (caught.value.quiet, caught.value.timeout) == (3.0, 3.2)
         with san.drive() as tape:
             assert tape.position().block == 0, "the tape was not moved"
     finally:
