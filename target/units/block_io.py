@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from itertools import count
+from struct import Struct
 
 from serverfree.scsi.cdb.block import (
     BLOCKS_OF_ZERO_6,
@@ -36,6 +37,12 @@ from serverfree.target.units.base import Row, table_of
 from serverfree.target.units.block_device import MAXIMUM_TRANSFER, STEP, BlockDevice
 from serverfree.target.units.command import Command, Lane
 
+_CODES = {8: "B", 16: "H", 32: "I", 64: "Q"}  # of struct, by width in bits
+
+
+def _fields_of_6(cdb: bytes) -> tuple[int, int]:
+    return int.from_bytes(cdb[1:4], "big") & 0x1FFFFF, cdb[4] or BLOCKS_OF_ZERO_6
+
 
 class Range:
     """How a command names its blocks: where LBA and number lie in its CDB, checked when read."""
@@ -44,23 +51,24 @@ class Range:
         lba, blocks = layout.PLACES["lba"], layout.PLACES["blocks"]
         self._lba_pointer = FieldPointer(lba.byte, lba.bit, in_cdb=True)
         self._blocks_pointer = FieldPointer(blocks.byte, blocks.bit, in_cdb=True)
-        # Twice as fast as `unpack` where the LBA fills its bytes, as it does but for 6-byte CDBs.
-        self._lba = slice(lba.byte, lba.byte + (lba.width + 7) // 8)
-        self._lba_mask = lba.mask
-        self._blocks = blocks.slice
-        self._of_zero = BLOCKS_OF_ZERO_6 if layout.LENGTH == 6 else 0
+        # Several times as fast as `unpack` where both fill their bytes, as in all but 6-byte CDBs.
+        self._fields: Callable[[bytes], tuple[int, int]]
+        if layout.LENGTH == 6:
+            self._fields = _fields_of_6
+        else:
+            gap = blocks.byte - lba.byte - lba.width // 8
+            codes = f">{lba.byte}x{_CODES[lba.width]}{gap}x{_CODES[blocks.width]}"
+            self._fields = Struct(codes).unpack_from
 
     def extent(self, unit: BlockDevice, cdb: bytes) -> tuple[int, int]:
         """Return offset and length in bytes, anywhere on the medium."""
-        return unit.extent(
-            int.from_bytes(cdb[self._lba], "big") & self._lba_mask,
-            int.from_bytes(cdb[self._blocks], "big") or self._of_zero,
-            self._lba_pointer,
-        )
+        lba, blocks = self._fields(cdb)
+        return unit.extent(lba, blocks, self._lba_pointer)
 
     def transfer(self, unit: BlockDevice, cdb: bytes) -> tuple[int, int]:
         """Return offset and length of a transfer; 5/24/00 if it is longer than block limits say."""
-        extent = self.extent(unit, cdb)
+        lba, blocks = self._fields(cdb)
+        extent = unit.extent(lba, blocks, self._lba_pointer)
         if extent[1] > MAXIMUM_TRANSFER:
             raise self.wrong_number()
         return extent
