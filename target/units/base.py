@@ -1,7 +1,8 @@
 """The gate: every command of every logical unit is judged here, once, before it runs."""
 
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from threading import Lock
 from typing import TYPE_CHECKING, ClassVar
 
@@ -24,7 +25,7 @@ from serverfree.target.units.command import Command, Lane, Nexus, Reply
 from serverfree.target.units.permission import EVERYTHING, Permission
 from serverfree.target.units.ports import ONLY_PORT
 from serverfree.target.units.reservations import Reservations
-from serverfree.target.units.table import Dispatch, Row, Table, merge_tables, table_of
+from serverfree.target.units.table import Dispatch, Entry, Row, Table, merge_tables, table_of
 
 if TYPE_CHECKING:
     from serverfree.target.units.third_party import ThirdPartyCopy
@@ -97,6 +98,8 @@ class Unit:
         self._reservations_changed()
         self._copy_manager: ThirdPartyCopy | None = None
         self.dispatch = Dispatch(self, self.TABLE)
+        # What `data_out_length` looked up last: mostly the same object comes to `execute` next.
+        self._checked: tuple[bytes, Entry] | None = None
 
     # What a subclass says of itself
 
@@ -136,6 +139,11 @@ class Unit:
     def mode_block_descriptor(self, *, long_lba: bool) -> bytes:
         """Return the mode parameter block descriptor; none by default."""
         return b""
+
+    @contextmanager
+    def selecting_modes(self) -> Iterator[None]:
+        """What MODE SELECT changes within changes wholly or, if it raises, not at all."""
+        yield
 
     def select_mode_page(self, page: bytes) -> None:
         """Take a page from MODE SELECT, of known code and length and changed only where allowed.
@@ -195,7 +203,11 @@ class Unit:
     def execute(self, command: Command) -> Reply:
         """Run a command to its end. Never raises: every error is a status with its sense."""
         try:
-            entry = self.dispatch.find(command.cdb)
+            checked = self._checked
+            if checked is not None and checked[0] is command.cdb:
+                entry = checked[1]
+            else:
+                entry = self.dispatch.find(command.cdb)
             # `pending` is empty but for the first command of a nexus: one truth test.
             if self.attentions.pending and not entry.row.in_attention:
                 asc = self.attentions.take(command.nexus)
@@ -245,7 +257,9 @@ class Unit:
     def data_out_length(self, cdb: bytes) -> int:
         """Return how many bytes the CDB transfers out, 0 if none or if it will be refused."""
         try:
-            length = self.dispatch.find(cdb).row.data_out
+            entry = self.dispatch.find(cdb)
+            self._checked = cdb, entry
+            length = entry.row.data_out
             return length(self, cdb) if length is not None else 0
         except ScsiError:
             return 0
