@@ -24,10 +24,9 @@ from serverfree.scsi.copy_results import (
     OperationStatus,
 )
 from serverfree.scsi.errors import illegal_request
-from serverfree.scsi.sense import Asc
+from serverfree.scsi.sense import Asc, Sense
 from serverfree.scsi.status import Status
 
-NOTHING_TO_TELL = FailureDetails()
 _LID1 = 0  # service action of EXTENDED COPY(LID1)
 _UPDATE_DELAY = 500  # milliseconds until asking again is worth while
 _MOST_ENDED = 1024  # copies that have ended and are still known
@@ -39,7 +38,7 @@ class Copy:
     """A copy operation, under way or ended, under its list identifier.
 
     `origin` is the service action that began it. What is kept for the LID1 commands goes as they
-    fetch it: `status_kept`, `failure`; so do the `tokens` made, with the CSCD DESCRIPTOR ID of
+    fetch it: `status_kept`, `failure_kept`; so do the `tokens` made, with the CSCD DESCRIPTOR ID of
     each. Of a copy with a `block_length` transferred data is counted in blocks, and no segments.
     """
 
@@ -50,8 +49,8 @@ class Copy:
     activity: Activity = field(default_factory=Activity)
     held: HeldData = field(default_factory=HeldData)
     status: CopyOperationStatus = CopyOperationStatus.IN_FOREGROUND
-    sense: bytes = b""
-    failure: FailureDetails = NOTHING_TO_TELL
+    sense: Sense | None = None
+    failure_kept: bool = False
     status_kept: bool = True
     abort: bool = False
     tokens: list[tuple[int, bytes]] = field(default_factory=list)
@@ -93,16 +92,25 @@ class Copy:
             answer.segments_processed = 0
         if self.status is CopyOperationStatus.TERMINATED:
             answer.completion_status = Status.TASK_ABORTED
-        elif self.sense:
+        elif self.sense is not None:
             answer.completion_status = Status.CHECK_CONDITION
-            answer.sense = self.sense
+            answer.sense = self.sense.pack()
         return answer
 
-    def end(self, status: CopyOperationStatus, sense: bytes = b"") -> None:
-        """The copy has ended: what there is to tell first, then that it has."""
+    def lid1_failure(self) -> FailureDetails:
+        """RECEIVE COPY FAILURE DETAILS(LID1)."""
+        if self.sense is None or not self.failure_kept:
+            return FailureDetails()
+        return FailureDetails(Status.CHECK_CONDITION, self.sense.pack())
+
+    def end(self, status: CopyOperationStatus, sense: Sense | None = None) -> None:
+        """The copy has ended: what there is to tell first, then that it has.
+
+        The sense is packed when it is asked for: what is told is a copy of what the command ended
+        with (6.23, 6.24), and so in its format, which the gate decides (D_SENSE).
+        """
         self.sense = sense
-        if sense:
-            self.failure = FailureDetails(Status.CHECK_CONDITION, sense)
+        self.failure_kept = sense is not None
         self.status = status
         self.ended.set()
 
@@ -169,7 +177,7 @@ class Copies:
     def drop_told(self, nexus: Hashable, identifier: int) -> None:
         """Forget a copy of which everything has been fetched."""
         copy = self._known[nexus, identifier]
-        told = not copy.status_kept and copy.failure is NOTHING_TO_TELL
+        told = not (copy.status_kept or copy.failure_kept)
         if told and not copy.held.length:
             del self._known[nexus, identifier]
 

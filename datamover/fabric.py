@@ -84,9 +84,14 @@ class _Path:
 
 @dataclass(slots=True, eq=False)
 class _Link:
-    """A session, and what copies have learnt of the units behind it."""
+    """A session, and what copies have learnt of the units behind it.
 
-    path_target: str
+    The portal counts: several targets on a network may have the same name by mistake, or by
+    default, and then each has units of its own.
+    """
+
+    target: str
+    portal: Portal
     session: Session
     facts: dict[int, Facts] = field(default_factory=dict)
     idle_since: float = 0.0
@@ -201,24 +206,30 @@ class NetworkFabric:
     def open_named(self, target: str, lun: int, nexus: Hashable = None) -> NetworkUnit:
         """Return the unit with this LUN of the target. Raises UnitUnreachable.
 
-        The target is looked for at every portal of `reach`, and nowhere else.
+        The target is looked for at every portal of `reach`, and nowhere else. If several have
+        that name, one of them only may have such a unit.
         """
-        for portal in self._reach:
-            for one in self._targets_at(portal):
-                if one.name == target:
-                    path = _Path(target, (portal, *one.portals), lun)
-                    return self._only_one([path], f"LUN {lun} of {target}")
-        raise UnitUnreachable(f"no target {target} at {', '.join(map(str, self._reach))}")
+        paths = [
+            _Path(target, (portal, *one.portals), lun)
+            for portal in self._reach
+            for one in self._targets_at(portal)
+            if one.name == target
+        ]
+        if not paths:
+            raise UnitUnreachable(f"no target {target} at {', '.join(map(str, self._reach))}")
+        return self._only_one(paths, f"LUN {lun} of {target}")
 
     def _only_one(self, paths: Sequence[_Path], wanted: str) -> NetworkUnit:
-        """Return the unit at the one path that leads to any."""
-        found: list[tuple[_Link, _Path, list[Key]]] = []
+        """Return the one unit that these paths lead to, by the first of those that do."""
+        found: dict[Key | None, tuple[_Link, _Path]] = {}
         for path in paths:
             for link in self._links(path):
                 try:
                     if path.lun in link.session.report_luns():
                         names = [key_of(one) for one in _designators(link.session, path.lun)]
-                        found.append((link, path, names))
+                        ways = found.setdefault(min(names, default=None), (link, path))
+                        if ways[0] is not link:  # another way to a unit that is found
+                            self._keep(link)
                     else:
                         self._keep(link)
                 except _FAILURES as error:
@@ -226,12 +237,13 @@ class NetworkFabric:
                     link.session.close()
                     continue
                 break
-        if len(found) != 1 or not found[0][2]:
-            for link, _, _ in found:
+        if len(found) != 1 or None in found:
+            for link, _ in found.values():
                 self._keep(link)
             raise UnitUnreachable(f"{wanted}: there are {len(found)}")
-        link, path, names = found[0]
-        return NetworkUnit(self, link, path.lun, min(names))
+        ((name, (link, path)),) = found.items()
+        assert name is not None
+        return NetworkUnit(self, link, path.lun, name)
 
     def close(self) -> None:
         """Log out everywhere; what is still in use is let go of when it is handed back."""
@@ -285,13 +297,17 @@ class NetworkFabric:
             credentials=self._login.credentials,
             mutual=self._login.mutual,
         )
-        return _Link(target, session)
+        return _Link(target, portal, session)
 
     # ------------------------------------------------------------------ idle sessions
 
     def _take_idle(self, path: _Path) -> _Link | None:
         with self._lock:
-            mine = [link for link in self._idle if link.path_target == path.target]
+            mine = [
+                link
+                for link in self._idle
+                if link.target == path.target and link.portal in path.portals
+            ]
             if not mine:
                 return None
             # One that knows the unit already saves asking it.

@@ -370,15 +370,16 @@ class CopyManager:
 
     def _carry_out(self, copy: Copy, act: Callable[[], None], rods: CopyRods) -> None:
         """Run a copy that is admitted; whatever its end, it has one."""
-        status, sense = CopyOperationStatus.FAILED, _INTERNAL_FAILURE
+        status = CopyOperationStatus.FAILED
+        sense: Sense | None = Sense(SenseKey.HARDWARE_ERROR, Asc.INTERNAL_TARGET_FAILURE)
         try:
             try:
                 act()
             finally:
                 rods.close()
-            status, sense = CopyOperationStatus.COMPLETED, b""
+            status, sense = CopyOperationStatus.COMPLETED, None
         except CheckCondition as error:
-            sense = error.sense.pack()
+            sense = error.sense
             if copy.activity.aborted():
                 status = CopyOperationStatus.TERMINATED
             elif isinstance(error, TokenRanOut):
@@ -503,7 +504,6 @@ _PARAMETERS, _TOKEN_INFORMATION, _ALL_TOKENS = (
     int(kind.SERVICE_ACTION or 0)
     for kind in (ReceiveCopyOperatingParameters, ReceiveRodTokenInformation, ReportAllRodTokens)
 )
-_INTERNAL_FAILURE = Sense(SenseKey.HARDWARE_ERROR, Asc.INTERNAL_TARGET_FAILURE).pack()
 
 
 def memory_needed(copy_list: CopyList) -> int:

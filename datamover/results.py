@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from serverfree.datamover.copies import NOTHING_TO_TELL, Copy
+from serverfree.datamover.copies import Copy
 from serverfree.scsi.cdb.copy import (
     ExtendedCopy,
     ReceiveCopyData,
@@ -39,9 +39,9 @@ def _lid1_data(copy: Copy, allocation_length: int) -> bytes:
 def _lid1_failure(copy: Copy, allocation_length: int) -> bytes:
     if copy.running or copy.origin != ExtendedCopy.SERVICE_ACTION:
         raise invalid_field_in_cdb(LIST_IDENTIFIER_FIELD)
-    response = copy.failure.pack()
+    response = copy.lid1_failure().pack()
     if not allocation_length or allocation_length >= len(response):
-        copy.failure = NOTHING_TO_TELL  # fetched whole, or declined (6.23 a, b)
+        copy.failure_kept = False  # fetched whole, or declined (6.23 a, b)
     return response
 
 

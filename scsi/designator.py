@@ -105,11 +105,17 @@ class Designator:
             case DesignatorType.EUI_64:
                 return f"eui.{self.identifier.hex()}"
             case DesignatorType.T10_VENDOR_ID:
-                return f"t10.{self.identifier.decode('ascii', 'replace').strip()}"
+                return "t10." + _shown(self.identifier.rstrip(b"\0 "), "ascii")
             case DesignatorType.SCSI_NAME_STRING:
-                return self.identifier.rstrip(b"\0").decode("utf-8", "replace")
+                return _shown(self.identifier.rstrip(b"\0"), "utf-8")
             case _:
                 return f"type {int(self.type)} {self.identifier.hex()}"
+
+
+def _shown(raw: bytes, encoding: str) -> str:
+    """Text from a peer on one line: what is no text, or no printable one, as an escape."""
+    text = raw.decode(encoding, "backslashreplace")
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
 
 
 def _named(kind: type[_Code], code: int) -> _Code | int:

@@ -52,7 +52,7 @@ class Server:
         self._entrances: list[_Entrance] = []
         self._connections: set[Connection] = set()
         self._lock = Lock()
-        self._stopping = False
+        self._stopped = False
 
     @property
     def targets(self) -> list[Target]:
@@ -110,8 +110,14 @@ class Server:
         return entrances
 
     def stop(self) -> None:
-        """Take no more, end every connection, put everything acknowledged on stable storage."""
-        self._stopping = True
+        """Take no more, end every connection, put everything acknowledged on stable storage.
+
+        A second time it does nothing.
+        """
+        with self._lock:
+            if self._stopped:
+                return
+            self._stopped = True
         for entrance in self._entrances:
             entrance.close()
         with self._lock:

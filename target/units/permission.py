@@ -6,6 +6,7 @@ The gate asks once for each command of such a nexus; whoever may do everything i
 from dataclasses import dataclass
 
 from serverfree.scsi.inquiry import DeviceType
+from serverfree.scsi.opcodes import VARIABLE_LENGTH_CDB, ServiceAction
 from serverfree.scsi.sense import Asc, Sense, SenseKey
 
 # Commands that change what is on the medium (SBC-4 table 13, SSC-3 table 12), by device type. An
@@ -32,8 +33,11 @@ ALTERING: dict[int, frozenset[int]] = {
         )
     ),
 }
-# READ(32), VERIFY(32), GET LBA STATUS(32).
-READ_ACTIONS = {0x7F: frozenset((0x0009, 0x000A, 0x0012))}
+READ_ACTIONS = {
+    VARIABLE_LENGTH_CDB: frozenset(
+        (ServiceAction.READ_32, ServiceAction.VERIFY_32, ServiceAction.GET_LBA_STATUS_32)
+    )
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -153,13 +153,14 @@ def mode_select(unit: Unit, command: Command) -> None:
     for page, offset in zip(data.pages, data.offsets, strict=True):
         _check_page(known.get((page[0] & 0x3F, page[1] if page[0] & 0x40 else 0)), page, offset)
     before = (unit.mode_medium(), unit.mode_block_descriptor(long_lba=True), unit.mode_pages())
-    unit.select_mode_medium(data.medium_type, data.device_specific)
-    if data.block_descriptor:
-        unit.select_block_descriptor(data.block_descriptor, 8 if ten else 4)
-    for page in data.pages:
-        unit.select_mode_page(page)
-    if cdb.save_pages:
-        unit.save_mode_pages()
+    with unit.selecting_modes():
+        unit.select_mode_medium(data.medium_type, data.device_specific)
+        if data.block_descriptor:
+            unit.select_block_descriptor(data.block_descriptor, 8 if ten else 4)
+        for page in data.pages:
+            unit.select_mode_page(page)
+        if cdb.save_pages:
+            unit.save_mode_pages()
     if before != (unit.mode_medium(), unit.mode_block_descriptor(long_lba=True), unit.mode_pages()):
         unit.raise_attention(Asc.MODE_PARAMETERS_CHANGED, but=command.nexus)
 

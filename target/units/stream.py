@@ -2,7 +2,9 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from copy import copy
 from dataclasses import asdict
 from pathlib import Path
 from threading import Lock
@@ -355,6 +357,16 @@ class StreamUnit(Unit):
     def mode_pages(self) -> Sequence[ModePage]:
         """Return the mode pages."""
         return self.modes.pages(self.medium)
+
+    @contextmanager
+    def selecting_modes(self) -> Iterator[None]:
+        """All that a list changes, or nothing."""
+        modes, self.modes = self.modes, copy(self.modes)
+        try:
+            yield
+        except BaseException:
+            self.modes = modes
+            raise
 
     def select_mode_medium(self, medium_type: int, device_specific: int) -> None:
         """Set the buffered mode."""

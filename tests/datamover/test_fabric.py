@@ -235,3 +235,42 @@ def test_many_threads_open_at_once(storage, fabric) -> None:
         thread.join(30)
     assert errors == []
     assert len(there.target.sessions()) <= 6
+
+
+class TestTargetsOfOneName:
+    """Two systems that were given the same iSCSI name: their units' designators tell them apart."""
+
+    def test_units_of_both_are_found(self, storage, fabric) -> None:
+        left, right = storage("twin", ["a"]), storage("twin", ["b"])
+        left.path("a").write_bytes(bytes(range(256)) * (SIZE // 256))
+        finder = fabric(left, right)
+        copy(finder, left.name("a"), right.name("b"))
+        copy(finder, left.name("a"), right.name("b"))  # and with the sessions that are there now
+        right.stop()
+        assert right.path("b").read_bytes() == left.path("a").read_bytes()
+
+    def test_a_lun_that_both_have_is_neither(self, storage, fabric) -> None:
+        left, right = storage("twin", ["a"]), storage("twin", ["b", "c"])
+        finder = fabric(left, right)
+        with pytest.raises(UnitUnreachable, match="there are 2"):
+            finder.open_named(left.iqn, 0)
+        unit = finder.open_named(left.iqn, 1)
+        assert unit.identity[2] == right.name("c").identifier
+        unit.close()
+
+    def test_a_portal_and_a_lun_lead_to_its_own(self, storage, fabric) -> None:
+        left, right = storage("twin", ["a"]), storage("twin", ["b"])
+        finder = fabric(left, right)
+        for one, disk in ((left, "a"), (right, "b"), (left, "a")):
+            unit = finder.open_at(one.portal, 0)
+            assert unit.identity[2] == one.name(disk).identifier
+            unit.close()
+
+
+def test_two_ways_to_a_named_target_are_one_unit(storage) -> None:
+    there = storage("here", ["a"])
+    finder = NetworkFabric([there.portal, ("localhost", there.portal.port)])
+    unit = finder.open_named(there.iqn, 0)
+    assert unit.identity[2] == there.name("a").identifier
+    unit.close()
+    finder.close()

@@ -79,3 +79,13 @@ def test_a_designator_prints_as_tools_write_it() -> None:
     assert str(Designator(DesignatorType.T10_VENDOR_ID, b"SRVFREE disk  ")) == "t10.SRVFREE disk"
     assert str(Designator(DesignatorType.EUI_64, bytes(8))) == "eui.0000000000000000"
     assert str(Designator(DesignatorType.TARGET_PORT_GROUP, b"\0\0\0\1")) == "type 5 00000001"
+
+
+def test_text_of_a_peer_is_shown_on_one_line_with_what_is_not_printable_escaped() -> None:
+    # As the Linux target frames its T10 vendor designator: vendor, NUL-padded serial.
+    vendor = Designator(DesignatorType.T10_VENDOR_ID, b"LIO-ORG a\0b\xff\x1b[31m\n\0\0 ")
+    assert str(vendor) == r"t10.LIO-ORG a\x00b\xff\x1b[31m\n"
+    name = Designator(
+        DesignatorType.SCSI_NAME_STRING, "iqn.2026-11.com.ex:größe".encode() + b"\0\0"
+    )
+    assert str(name) == "iqn.2026-11.com.ex:größe"

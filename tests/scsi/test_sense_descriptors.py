@@ -59,3 +59,6 @@ def test_forwarded_sense_stays_within_the_longest_sense_data() -> None:
     read = Sense.unpack(packed)
     assert read.forwarded_source == sense.forwarded_source
     assert read.forwarded_destination == sense.forwarded_destination[: 252 - 8 - 204 - 3]
+    # 4.5.2.7: FSDT is set where the forwarded sense was cut, and there only.
+    assert packed[8:11] == bytes((0x0C, 202, 0x01))
+    assert packed[8 + 204 : 8 + 204 + 3] == bytes((0x0C, 38, 0x82))

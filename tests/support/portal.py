@@ -98,8 +98,7 @@ def serving(units: Sequence[Unit], limits: Limits | None = None) -> Iterator[Ser
         for unit in units:
             if isinstance(unit, PatientUnit):
                 unit.let(*range(256))
-        if not server._stopping:
-            server.stop()
+        server.stop()
 
 
 class Client(WireClient):

@@ -75,6 +75,7 @@ def test_reading_forms_of_the_variable_length_cdb_are_reads():
 
     assert READ_ONLY.refusal(DeviceType.DISK, cdb(0x0009)) is None
     assert READ_ONLY.refusal(DeviceType.DISK, cdb(0x000A)) is None
+    assert READ_ONLY.refusal(DeviceType.DISK, cdb(0x0012)) is None  # GET LBA STATUS(32)
     assert READ_ONLY.refusal(DeviceType.DISK, cdb(0x000B)) is not None
 
 

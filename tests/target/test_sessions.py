@@ -8,6 +8,7 @@ import pytest
 
 from serverfree.target.config import Limits
 from serverfree.target.server import Server
+from serverfree.target.units.command import Lane
 from support.portal import (
     ASYNC_MESSAGE,
     DETACHED,
@@ -196,6 +197,13 @@ class TestAsynchronousMessages:
             assert not stopping.is_alive()
             assert time.monotonic() - started < seconds / 2
 
+    def test_a_server_may_be_stopped_twice(self, unit: PatientUnit) -> None:
+        with serving([unit]) as server, Client(server) as client:
+            client.attentions()
+            server.stop()
+            server.stop()
+            assert client.gone()
+
     def test_who_does_not_leave_is_dropped_with_its_commands(self, unit: PatientUnit) -> None:
         with serving([unit]) as server, Client(server) as client:
             client.attentions()
@@ -280,3 +288,42 @@ def test_commands_of_one_unit_do_not_hold_up_another_connection(
         assert other.answer(other.start(SHORT, 2)).status == 0
         unit.let(1)
         assert busy.answer(task).status == 0
+
+
+class BrokenUnit(PatientUnit):
+    """Fails before the gate, where nothing is meant to."""
+
+    broken = ""
+
+    def lane(self, cdb: bytes) -> Lane:
+        """See Unit."""
+        if self.broken == "lane":
+            raise RuntimeError("no lane")
+        return super().lane(cdb)
+
+    def data_out_length(self, cdb: bytes) -> int:
+        """See Unit."""
+        if self.broken == "length":
+            raise RuntimeError("no length")
+        return super().data_out_length(cdb)
+
+
+@pytest.mark.served
+@pytest.mark.parametrize("broken", ["lane", "length"])
+def test_a_fault_before_the_gate_ends_its_connection_and_nothing_else(
+    broken: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    unit = BrokenUnit("disk")
+    with serving([unit]) as server, Client(server) as witness, Client(server) as client:
+        witness.attentions()
+        client.attentions()
+        unit.broken = broken
+        client.start(TAKES_DATA if broken == "length" else SHORT, 1, length=LENGTH)
+        assert client.gone()
+        assert settles(lambda: len(server.targets[0].sessions()) == 1)
+        assert "by a fault of ours" in caplog.text
+        assert "no " + broken in caplog.text
+        unit.broken = ""
+        assert witness.answer(witness.start(SHORT, 2)).status == 0
+        with Client(server) as again:
+            again.attentions()

@@ -163,6 +163,9 @@ class TestModes:
             ("00 00 10 08 00 00 00 01 00 00 04 00", 5, None),
             ("00 00 10 04 00 00 00 00", 3, None),
             ("00 00 20 00", 2, 6),
+            # Unbuffered mode would do, and a block length, but for what comes behind them.
+            ("00 00 00 08 58 00 00 00 00 00 04 00", 4, None),
+            ("00 00 00 08 00 00 00 00 00 00 04 00 0f 0e 80 80" + "00" * 12, 14, 6),
             ("00 00 10 00 0f 0e 80 80" + "00" * 12, 6, 6),  # a drive that cannot compress
             ("00 00 10 00 10 0e 00 01" + "00" * 12, 7, 0),  # another partition
         ],

@@ -340,6 +340,19 @@ def test_local_copy_that_meets_the_end_of_the_recording(array: Array) -> None:
     assert array.content_of_b() == bytes(2 << 20)
 
 
+def test_failure_is_kept_in_the_format_that_the_command_ended_with(array: Array) -> None:
+    # D_SENSE by MODE SELECT; 6.23: "a copy of the sense data that the copy manager prepared".
+    run(array.a, "15 10 00 00 10 00", bytes.fromhex("00000000 0a0a 04 10 0000 0000 0000 0000"))
+    reply = array.copy(array.a, StreamToBlock(2, 1, 0x40000, 512, 0))
+    assert reply.sense is not None
+    raw = reply.sense.pack()
+    assert raw[:4] == bytes.fromhex("72 0a 0d 01")
+    status = bytes(run(array.a, "84 05 00000001 00000000 0000ffff 0000").data)
+    assert raw in status  # padded to a multiple of 4
+    details = bytes(run(array.a, FAILURE_DETAILS.format(1, 400)).data)
+    assert details[60:] == raw
+
+
 def test_tape_pointed_at_as_disk_changes_nothing(array: Array) -> None:
     array.cscds[1] = IdentificationCscd(array.tape.designator, BlockParameters(512), 0)
     reply = array.copy(array.a, BlockToBlock(0, 1, 1, 0, 0))
