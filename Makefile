@@ -20,11 +20,12 @@ help:
 demo: $(VENV)/.runtime
 	@$(BIN)/serverfree demo
 
-test: $(VENV)/.test peers
-	$(PYTEST) -m 'not long'
+# What starts processes of its own has the machine for itself: one test at a time.
+test: peers test-fast
+	$(PYTEST) -m '(peer or vm or served) and not long'
 
 test-fast: $(VENV)/.test
-	$(PYTEST) -m 'not (peer or vm or long or served)'
+	$(PYTEST) -n auto --dist worksteal -m 'not (peer or vm or long or served)'
 
 test-long: $(VENV)/.test peers
 	$(PYTEST) -m long
