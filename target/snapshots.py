@@ -33,7 +33,8 @@ had put everything on the disk."""
 MOST_SNAPSHOTS = 1024  # of one target
 MOST_WAITING = 32  # requests at once that wait for a quiet period
 _TOP, _END = 255, 16384
-_IDENTITY, _LUN, _CONSISTENCY = "identity", "lun", "consistency"  # notes kept with a snapshot
+# Notes kept with a snapshot.
+_IDENTITY, _LUN, _CONSISTENCY, _BLOCK_SIZE = "identity", "lun", "consistency", "block size"
 
 
 class NotFound(LookupError):
@@ -203,7 +204,12 @@ class Snapshots:
                 disk.quiet if quiet is None else quiet,
                 disk.timeout if timeout is None else timeout,
                 cancelled=cancelled,
-                notes={_IDENTITY: uuid.uuid4().hex, _LUN: lun, _CONSISTENCY: consistency},
+                notes={
+                    _IDENTITY: uuid.uuid4().hex,
+                    _LUN: lun,
+                    _CONSISTENCY: consistency,
+                    _BLOCK_SIZE: disk.unit.block_size,  # the disk may be formatted otherwise
+                },
             )
             with self.lock:
                 if disk.gone:  # it has been closed with its origin, and is there when that is back
@@ -274,13 +280,14 @@ class Snapshots:
                 disk.waiting.discard(cancelled)
 
     def _show(self, disk: ServedDisk, snapshot: Snapshot, lun: int) -> ServedSnapshot:
+        block_size = int(snapshot.notes.get(_BLOCK_SIZE, disk.unit.block_size))
         identity = str(snapshot.notes.get(_IDENTITY) or f"generation {snapshot.generation}")
         unit = SnapshotUnit(
             snapshot.name,
             snapshot.open(),
             designator=locally_assigned(disk.target.name, disk.unit.name, f"snapshot {identity}"),
             origin=disk.unit.name,
-            block_size=disk.unit.block_size,
+            block_size=block_size,
             physical_size=disk.unit.block_size << disk.unit.physical_exponent,
             long_cdbs=disk.unit.long_cdbs,
             target=disk.target.name,

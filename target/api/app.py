@@ -161,7 +161,7 @@ def _disk(
     generations = [] if served is None else [one.generation for one in served.origin.snapshots()]
     return models.Disk(
         **_unit_facts(service, target, lun, unit),
-        size=unit.store.size,
+        size=unit.size,
         block_size=unit.block_size,
         readonly=unit.store.readonly,
         snapshots=served is not None,

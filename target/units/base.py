@@ -155,7 +155,7 @@ class Unit:
     def select_mode_medium(self, medium_type: int, device_specific: int) -> None:
         """Take the header fields from MODE SELECT. By default they change nothing."""
 
-    def select_block_descriptor(self, descriptor: bytes, offset: int) -> None:
+    def select_block_descriptor(self, descriptor: bytes, offset: int, nexus: Nexus) -> None:
         """Take a block descriptor from MODE SELECT; it lies `offset` bytes into the list.
 
         By default only the present one is welcome.

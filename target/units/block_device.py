@@ -9,15 +9,15 @@ from typing import ClassVar
 from serverfree.scsi import mode
 from serverfree.scsi.designator import Designator
 from serverfree.scsi.errors import CheckCondition, UnexpectedStatus, illegal_request
-from serverfree.scsi.errors import invalid_field_in_parameter_list as invalid_parameter
 from serverfree.scsi.inquiry import DeviceType, StandardInquiry, VersionDescriptor
 from serverfree.scsi.log import LogParameter
 from serverfree.scsi.sense import Asc, FieldPointer, Sense, SenseKey
 from serverfree.scsi.status import Status
-from serverfree.target.backstore.base import BlockStore, ReadError, StoreError
+from serverfree.target.backstore.base import BlockStore, ReadError
 from serverfree.target.backstore.journal import Journal
 from serverfree.target.backstore.state import StateFile
 from serverfree.target.units.base import Unit
+from serverfree.target.units.block_format import BlockFormat, Geometry
 from serverfree.target.units.block_logs import block_log_pages
 from serverfree.target.units.block_modes import BlockModes
 from serverfree.target.units.block_pages import block_vpd_pages
@@ -37,8 +37,6 @@ MAXIMUM_ATOMIC = 1 << 20
 STEP = 1 << 20
 """Bytes between two looks at whether a long command was aborted."""
 
-_LIMITLESS = 0xFFFFFFFF
-_BLOCK_SIZES = (512, 1024, 2048, 4096)
 _DEFECTS = "grown defects"  # section of the state file
 _MOST_DEFECTS = 4096
 
@@ -59,6 +57,7 @@ class BlockDevice(Unit):
     __slots__ = (
         "_began",
         "_journal",
+        "_physical_size",
         "block_size",
         "blocks",
         "clock",
@@ -66,6 +65,7 @@ class BlockDevice(Unit):
         "defects",
         "ejected",
         "exclusion",
+        "format",
         "long_cdbs",
         "maximum_atomic_blocks",
         "maximum_blocks",
@@ -121,26 +121,18 @@ class BlockDevice(Unit):
         state: StateFile | None = None,
         journal: Path | None = None,
     ) -> None:
-        if block_size not in _BLOCK_SIZES:
-            raise StoreError(f"disk {name}: block size {block_size}, must be one of {_BLOCK_SIZES}")
-        if store.size % block_size:
-            raise StoreError(
-                f"disk {name}: {store.size} bytes are not whole blocks of {block_size}: choose "
-                "another block size, or make the file longer"
-            )
         self.store = store
-        self.block_size = block_size
-        self.shift = block_size.bit_length() - 1
-        self.physical_exponent = max(0, (physical_size or block_size).bit_length() - 1 - self.shift)
-        self.blocks = store.size >> self.shift
-        self.maximum_blocks = MAXIMUM_TRANSFER >> self.shift
+        self.format = BlockFormat(name, block_size, store.size, state)
+        self._physical_size = physical_size
+        self._journal = None if journal is None or store.readonly else Journal(journal, store)
+        self.modes = BlockModes(block_size, state)
+        self._take_geometry()
         self.thin = store.can_discard
         self.slow = store.slow
         self.removable = removable
         self.long_cdbs = long_cdbs
         self.operation_rate = operation_rate
         # What commands change
-        self.modes = BlockModes(block_size, state)
         self.write_cache = self.software_write_protect = False
         self.stopped = self.ejected = False
         self.preventing: set[Nexus] = set()
@@ -152,8 +144,6 @@ class BlockDevice(Unit):
         # How changes keep out of each other's way
         self.exclusion = Exclusion()
         self.reads_windows = True
-        self._journal = None if journal is None or store.readonly else Journal(journal, store)
-        self.maximum_atomic_blocks = MAXIMUM_ATOMIC >> self.shift if self._journal else 0
         self.operation = MediumOperation(name, lambda on: self.restrict(self.operation.check, on))
         # What is counted; a count lost to two threads at once is no loss
         self._began = time.monotonic()
@@ -166,6 +156,19 @@ class BlockDevice(Unit):
         if state is not None and state.get(SANITIZE_SECTION) is not None:
             # The process ended in the middle: part of the medium is as it was (SBC-4 4.11.4).
             self.operation.fail(Asc.SANITIZE_COMMAND_FAILED)
+        elif self.format.corrupt:
+            self.operation.fail(Asc.MEDIUM_FORMAT_CORRUPTED)
+
+    def _take_geometry(self) -> None:
+        """Count in the blocks that the format says."""
+        self.block_size = self.format.present.block_size
+        self.shift = self.block_size.bit_length() - 1
+        self.blocks = self.format.present.blocks(self.store.size)
+        self.maximum_blocks = MAXIMUM_TRANSFER >> self.shift
+        self.maximum_atomic_blocks = MAXIMUM_ATOMIC >> self.shift if self._journal else 0
+        physical = self._physical_size or self.block_size
+        self.physical_exponent = max(0, physical.bit_length() - 1 - self.shift)
+        self.modes.set_block_size(self.block_size)
 
     # What may be done
 
@@ -199,6 +202,11 @@ class BlockDevice(Unit):
     def pollable_sense(self) -> Sense:
         """What REQUEST SENSE says while no attention is pending: of a long operation, progress."""
         return self.operation.sense() or super().pollable_sense()
+
+    @property
+    def size(self) -> int:
+        """Bytes of all its blocks; the store may have more."""
+        return self.blocks << self.shift
 
     @property
     def write_protected(self) -> bool:
@@ -250,8 +258,10 @@ class BlockDevice(Unit):
     def look_at_size(self, *, but: Nexus | None = None) -> None:
         """Take in that the storage has grown: every nexus but the asker's is told (2A/09)."""
         if self.store.grow():
-            self.blocks = self.store.size >> self.shift
-            self.raise_attention(Asc.CAPACITY_DATA_HAS_CHANGED, but=but)
+            before = self.blocks
+            self._take_geometry()
+            if self.blocks != before:
+                self.raise_attention(Asc.CAPACITY_DATA_HAS_CHANGED, but=but)
 
     def reassign(self, lba: int) -> None:
         """Give a block good storage and remember that it was bad."""
@@ -276,7 +286,7 @@ class BlockDevice(Unit):
         """Read the first and the last block, or all of them, from the medium."""
         self.require_ready()
         self.store.flush()
-        size = self.store.size
+        size = self.size
         for at in range(0, size, STEP) if extended else (0, size - self.block_size):
             self.keep_on(command)
             self.store.pread(at, min(STEP if extended else self.block_size, size - at))
@@ -317,23 +327,29 @@ class BlockDevice(Unit):
         return 0, mode.DPO_FUA | (mode.WRITE_PROTECTED if self.write_protected else 0)
 
     def mode_block_descriptor(self, *, long_lba: bool) -> bytes:
-        """Capacity and block length."""
-        if long_lba:
-            return mode.LongBlockDescriptor(self.blocks, self.block_size).pack()
-        return mode.BlockDescriptor(min(self.blocks, _LIMITLESS), self.block_size).pack()
+        """Capacity and block length, as MODE SELECT has asked for them last."""
+        return self.format.descriptor(self.store.size, long_lba=long_lba)
 
-    def select_block_descriptor(self, descriptor: bytes, offset: int) -> None:
-        """Take the present block length with the present capacity or with 0: nothing changes."""
-        for layout in (mode.BlockDescriptor, mode.LongBlockDescriptor):
-            if len(descriptor) == layout.size():
-                asked = layout.unpack(descriptor)
-                if asked.block_length != self.block_size:
-                    length_width = 3 if layout is mode.BlockDescriptor else 4
-                    raise invalid_parameter(offset + len(descriptor) - length_width)
-                if asked.blocks not in (0, self.blocks, min(self.blocks, _LIMITLESS)):
-                    raise invalid_parameter(offset)
-                return
-        raise illegal_request(Asc.PARAMETER_LIST_LENGTH_ERROR)
+    def select_block_descriptor(self, descriptor: bytes, offset: int, nexus: Nexus) -> None:
+        """Take a number of blocks for now, a block length for the next FORMAT UNIT."""
+        wanted = self.format.asked_for(descriptor, offset, self.store.size)
+        if wanted not in (self.format.present, self.format.wanted):
+            self.require_writable()
+        if self.format.want(wanted):
+            self._take_geometry()
+            self.raise_attention(Asc.CAPACITY_DATA_HAS_CHANGED, but=nexus)
+
+    def formatted(self, geometry: Geometry, nexus: Nexus) -> None:
+        """FORMAT UNIT or SANITIZE has written all of the medium: it is as it was asked for."""
+        before = self.format.present
+        # 1. What it is now is on stable storage, as all the blocks are ...
+        self.format.complete(geometry)
+        self.forget_defects()
+        # 2. ... and only then anybody counts in the new blocks.
+        if geometry != before:
+            self._take_geometry()
+            for asc in (Asc.CAPACITY_DATA_HAS_CHANGED, Asc.INQUIRY_DATA_HAS_CHANGED):
+                self.raise_attention(asc, but=nexus)
 
     def mode_pages(self) -> tuple[mode.ModePage, ...]:
         """All pages; of three some bits can change: WCE, SWP and D_SENSE."""
@@ -370,6 +386,7 @@ class BlockDevice(Unit):
     def reset(self) -> None:
         """Settings go back, the unit is started, the medium may go, and every nexus is told."""
         self.modes.reset()
+        self.format.forget_wish()
         self._apply_modes()
         self.stopped = False
         self.preventing.clear()

@@ -76,7 +76,7 @@ class Range:
     def to_the_end(self, unit: BlockDevice, cdb: bytes) -> tuple[int, int]:
         """Return offset and length where 0 blocks means all from the LBA on."""
         offset, length = self.extent(unit, cdb)
-        return offset, length or unit.store.size - offset
+        return offset, length or unit.size - offset
 
     def wrong_number(self) -> CheckCondition:
         """5/24/00 with a pointer at the number of blocks."""

@@ -7,15 +7,19 @@ from serverfree.target.backstore.state import StateFile
 
 SECTION = "mode pages"
 
+_FORMAT_DEVICE = 0x03
 _Key = tuple[int, int]  # page code, subpage code
 
 
-def _page(code: int, length: int, values: dict[int, int] | None = None) -> bytes:
-    """A page of page_0 format, zeros but for these bytes."""
-    page = bytearray(length)
-    page[0], page[1] = code, length - 2
-    for at, value in (values or {}).items():
-        page[at] = value
+def _page(code: int, length: int) -> bytes:
+    """A page of page_0 format, all zeros."""
+    return bytes((code, length - 2)).ljust(length, b"\0")
+
+
+def _format_device(block_size: int) -> bytes:
+    """Format device, 03h: obsolete, but hosts still ask for the bytes of a sector."""
+    page = bytearray(_page(_FORMAT_DEVICE, 24))
+    page[12:14] = block_size.to_bytes(2, "big")
     return bytes(page)
 
 
@@ -26,11 +30,10 @@ def _extension(length: int) -> bytes:
 
 def declared(block_size: int) -> tuple[tuple[bytes, bytes], ...]:
     """Every page in ascending order: its defaults, and the bits that MODE SELECT may change."""
-    sector = {12: block_size >> 8, 13: block_size & 0xFF}
     return (
         (mode.ReadWriteErrorRecovery().pack(), mode.ReadWriteErrorRecovery().pack()),
         (_page(0x02, 16), _page(0x02, 16)),  # disconnect-reconnect: no limits
-        (_page(0x03, 24, sector), _page(0x03, 24)),  # format device, obsolete: hosts still ask
+        (_format_device(block_size), _format_device(0)),
         (_page(0x04, 24), _page(0x04, 24)),  # rigid disk geometry, obsolete: there is none
         (mode.Caching(write_cache_enabled=True).pack(), mode.Caching(True).pack()),
         (
@@ -63,6 +66,14 @@ class BlockModes:
             if len(self._default.get(_key(page), b"")) == len(page):
                 self._saved[_key(page)] = page
         self._current = self._default | self._saved
+        self.set_block_size(block_size)
+
+    def set_block_size(self, block_size: int) -> None:
+        """The medium is formatted with blocks of so many bytes, whatever was saved of it."""
+        page = _format_device(block_size)
+        for pages in (self._default, self._current, self._saved):
+            if (_FORMAT_DEVICE, 0) in pages:
+                pages[_FORMAT_DEVICE, 0] = page
 
     @property
     def can_save(self) -> bool:

@@ -159,7 +159,7 @@ def _runs(unit: BlockDevice, lba: int) -> Iterator[LbaStatus]:
     """
     start, size = lba << unit.shift, unit.block_size
     mapped_from = lba
-    for offset, length, has_data in unit.store.extents(start, unit.store.size - start):
+    for offset, length, has_data in unit.store.extents(start, unit.size - start):
         if has_data:
             continue
         first, end = -(-offset // size), (offset + length) // size

@@ -22,7 +22,7 @@ from serverfree.scsi.medium import OVERWRITE_HEADER, FormatList, OverwriteList
 from serverfree.scsi.sense import Asc, Sense, SenseKey
 from serverfree.target.units.base import Row, Table, table_of
 from serverfree.target.units.block_device import STEP, BlockDevice
-from serverfree.target.units.command import Command, Lane
+from serverfree.target.units.command import Command, Lane, Nexus
 from serverfree.target.units.medium_operation import SANITIZE_SECTION, Steps
 
 _LONGEST_FORMAT_LIST = 1 << 16
@@ -84,7 +84,7 @@ def _begin_sanitize(
         Asc.LOGICAL_UNIT_NOT_READY_SANITIZE_IN_PROGRESS,
         Asc.SANITIZE_COMMAND_FAILED,
         lambda: _alone(unit, steps),
-        lambda: _forget(unit),
+        lambda: _forget(unit, command.nexus),
     )
     # 3. ... and the command ends now, or with the operation.
     if not cdb.immed:
@@ -97,8 +97,8 @@ def _alone(unit: BlockDevice, steps: Callable[[], Steps]) -> Steps:
     yield from steps()
 
 
-def _forget(unit: BlockDevice) -> None:
-    unit.forget_defects()
+def _forget(unit: BlockDevice, nexus: Nexus) -> None:
+    unit.formatted(unit.format.present, nexus)
     if unit.state is not None:
         unit.state.put(SANITIZE_SECTION, None)
 
@@ -144,8 +144,8 @@ def _sanitize_exit_failure_mode(unit: BlockDevice, command: Command) -> None:
     kept = None if unit.state is None else unit.state.get(SANITIZE_SECTION)
     if kept is not None and kept["restricted"] and unit.operation.failed is not None:
         raise CheckCondition(Sense(SenseKey.MEDIUM_ERROR, Asc.SANITIZE_COMMAND_FAILED))
-    if unit.operation.failed is None:
-        return
+    if unit.operation.failed is not Asc.SANITIZE_COMMAND_FAILED:
+        return  # there is nothing to get out of, or only FORMAT UNIT gets out of it
     if unit.state is not None:
         unit.state.put(SANITIZE_SECTION, None)
     unit.operation.clear()
@@ -164,15 +164,19 @@ def _sanitize_row(name: str, layout: type[Cdb], run: Callable[[BlockDevice, Comm
 
 
 def _format_unit(unit: BlockDevice, command: Command) -> None:
-    """5.4: every block is written anew; there is no defect to be mapped out of a file."""
+    """5.4: every block is written anew; there is no defect to be mapped out of a file.
+
+    The blocks have the length that MODE SELECT has asked for last.
+    """
     cdb = FormatUnit.unpack(command.cdb)
     order = FormatList()
+    wanted = unit.format.wanted
     if cdb.format_data:
         try:
             order = FormatList.unpack(command.data_out, long=cdb.long_list)
         except ValueError:
             raise invalid_field_in_parameter_list(0) from None
-        if len(order.pattern) > unit.block_size:
+        if len(order.pattern) > wanted.block_size:
             raise invalid_field_in_parameter_list(8 if cdb.long_list else 4)
     elif cdb.long_list or cdb.complete_list or cdb.defect_list_format:
         raise invalid_field_in_cdb(1, 5)
@@ -180,15 +184,16 @@ def _format_unit(unit: BlockDevice, command: Command) -> None:
     unit.require_writable()
     pattern = order.pattern
     if any(pattern):
-        block = (pattern * (unit.block_size // len(pattern) + 1))[: unit.block_size]
+        block = (pattern * (wanted.block_size // len(pattern) + 1))[: wanted.block_size]
         steps: Callable[[], Steps] = lambda: _fill(unit, [_repeated(block)])  # noqa: E731
     else:
-        steps = _discard_or(unit, [_repeated(bytes(unit.block_size))])
+        steps = _discard_or(unit, [_repeated(bytes(wanted.block_size))])
+    unit.format.begin()
     unit.operation.begin(
         Asc.LOGICAL_UNIT_NOT_READY_FORMAT_IN_PROGRESS,
         Asc.MEDIUM_FORMAT_CORRUPTED,
         lambda: _alone(unit, steps),
-        unit.forget_defects,
+        lambda: unit.formatted(wanted, command.nexus),
     )
     if not order.immed:
         unit.operation.wait(command)
@@ -198,7 +203,7 @@ def _format_length(unit: BlockDevice, cdb: bytes) -> int:
     """As much as comes, up to what a pattern of one block can need: the CDB has no length."""
     if not FormatUnit.unpack(cdb).format_data:
         return 0
-    return min(_LONGEST_FORMAT_LIST, 12 + unit.block_size)
+    return min(_LONGEST_FORMAT_LIST, 12 + unit.format.wanted.block_size)
 
 
 BLOCK_SANITIZE_TABLE: Table = table_of(

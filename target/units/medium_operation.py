@@ -28,6 +28,18 @@ _ALLOWED = frozenset(
         (OperationCode.REQUEST_SENSE, None),
     }
 )
+_NEEDS_FORMAT = frozenset(
+    # A disk that is format corrupt refuses these (SBC-4 4.33.3.1): what reads and writes blocks.
+    # TEST UNIT READY tells whether they would do.
+    {
+        OperationCode.TEST_UNIT_READY,
+        *(0x08, 0x28, 0xA8, 0x88, 0x7F),  # READ(6), (10), (12), (16), commands of 32 bytes
+        *(0x0A, 0x2A, 0xAA, 0x8A, 0x9C),  # WRITE, WRITE ATOMIC
+        *(0x2E, 0xAE, 0x8E, 0x2F, 0xAF, 0x8F),  # WRITE AND VERIFY, VERIFY
+        *(0x41, 0x93, 0x42, 0x89, 0x8B),  # WRITE SAME, UNMAP, COMPARE AND WRITE, ORWRITE
+        *(0x34, 0x90, 0x07, 0x83),  # PRE-FETCH, REASSIGN BLOCKS, EXTENDED COPY and tokens
+    }
+)
 _ALLOWED_LOG_PAGES = {0x0D}
 _ALLOWED_MODE_PAGES = {0x08, 0x0A, 0x18, 0x19, 0x1C}
 _WAIT_STEP = 0.05
@@ -58,6 +70,11 @@ class MediumOperation:
         """Whether an operation is under way."""
         return self._running is not None
 
+    @property
+    def format_corrupt(self) -> bool:
+        """Whether FORMAT UNIT has begun and failed, or was interrupted."""
+        return not self.running and self.failed is Asc.MEDIUM_FORMAT_CORRUPTED
+
     def sense(self) -> Sense | None:
         """What pollable sense data says of it: under way, failed, or None."""
         if (asc := self._running) is not None:
@@ -75,6 +92,8 @@ class MediumOperation:
         match row.opcode:
             case OperationCode.SANITIZE if not self.running:
                 return  # its rows know what gets a disk out of a failed sanitize operation
+            case opcode if self.format_corrupt and opcode not in _NEEDS_FORMAT:
+                return
             case OperationCode.LOG_SENSE if cdb[2] & 0x3F in _ALLOWED_LOG_PAGES:
                 return
             case OperationCode.MODE_SENSE_6 | OperationCode.MODE_SENSE_10:

@@ -156,7 +156,7 @@ def mode_select(unit: Unit, command: Command) -> None:
     with unit.selecting_modes():
         unit.select_mode_medium(data.medium_type, data.device_specific)
         if data.block_descriptor:
-            unit.select_block_descriptor(data.block_descriptor, 8 if ten else 4)
+            unit.select_block_descriptor(data.block_descriptor, 8 if ten else 4, command.nexus)
         for page in data.pages:
             unit.select_mode_page(page)
         if cdb.save_pages:

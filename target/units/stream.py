@@ -372,7 +372,7 @@ class StreamUnit(Unit):
         """Set the buffered mode."""
         self.modes.select_device_specific(device_specific)
 
-    def select_block_descriptor(self, descriptor: bytes, offset: int) -> None:
+    def select_block_descriptor(self, descriptor: bytes, offset: int, nexus: Nexus) -> None:
         """Set the block length."""
         self.modes.select_block_descriptor(descriptor, offset)
 
