@@ -7,6 +7,7 @@ import fcntl
 import mmap
 import os
 import stat
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
 
 KEEP_SIZE, _PUNCH_HOLE, _ZERO_RANGE = 0x01, 0x02, 0x10  # linux/falloc.h
+_BLKSSZGET, _BLKPBSZGET = 0x1268, 0x127B  # linux/fs.h: bytes of a logical, of a physical sector
 _NOT_SUPPORTED = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENODEV)
 _ZEROS = bytes(1 << 20)
 _LARGEST_BLOCK = 4096
@@ -196,6 +198,61 @@ class FileStore:
             os.close(fd)
 
 
+class DeviceStore(FileStore):
+    """A block store over an open block device; `open_file_store` makes one.
+
+    The kernel zeroes and unmaps whole sectors of a device, and tells nothing of what it has
+    unmapped: to `extents` all of it is data.
+    """
+
+    def __init__(self, fd: int, path: Path, size: int, *, readonly: bool, thin: bool) -> None:
+        self._sector = _asked(fd, _BLKSSZGET)
+        self._queue = _queue_of(fd)
+        super().__init__(fd, path, size, readonly=readonly, thin=thin)
+        self.granularity = max(_asked(fd, _BLKPBSZGET), self._limit("discard_granularity"), 512)
+
+    def _limit(self, name: str) -> int:
+        try:
+            return int((self._queue / name).read_text())
+        except (OSError, ValueError):
+            return 0
+
+    def _can_punch(self) -> bool:
+        # To try would cost data here. A discard alone would not do, since nothing promises zeros
+        # after it; a device that can both discard and write zeros unmaps what is punched.
+        return self._limit("discard_max_bytes") > 0 and self._limit("write_zeroes_max_bytes") > 0
+
+    def discard(self, offset: int, length: int) -> None:
+        """Unmap whole sectors; the parts at the ends are zeroed."""
+        super().discard(*self._zero_ends(offset, length))
+
+    def zero(self, offset: int, length: int) -> None:
+        """Zero whole sectors by the device's own means or the kernel's; the ends by writing."""
+        super().zero(*self._zero_ends(offset, length))
+
+    def _zero_ends(self, offset: int, length: int) -> tuple[int, int]:
+        """Zero what is not whole sectors; return offset and length of what is."""
+        sector = self._sector
+        first, end = -(-offset // sector) * sector, (offset + length) // sector * sector
+        if first >= end:
+            self.write(offset, bytes(length))
+            return offset, 0
+        self.write(offset, bytes(first - offset))
+        self.write(end, bytes(offset + length - end))
+        return first, end - first
+
+
+def _asked(fd: int, request: int) -> int:
+    return int.from_bytes(fcntl.ioctl(fd, request, bytes(4)), sys.byteorder)
+
+
+def _queue_of(fd: int) -> Path:
+    """Return where the kernel tells the limits of a device: of a partition, those of its disk."""
+    number = os.fstat(fd).st_rdev
+    device = Path(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}").resolve()
+    return (device.parent if (device / "partition").exists() else device) / "queue"
+
+
 def open_file_store(
     path: str | Path, size: int | None = None, *, readonly: bool = False, thin: bool = False
 ) -> FileStore:
@@ -203,7 +260,8 @@ def open_file_store(
 
     A new file is `size` zeros; unless `thin`, its space is reserved, so that writes cannot run
     out of it later. `thin` also offers `discard`. The file is locked: one target serves it
-    exclusively, or several read-only. Raises StoreError.
+    exclusively, or several read-only; a device to be written must have no other user on this
+    machine (a file system, a volume group, ...). Raises StoreError.
     """
     path = Path(path)
     fd, created = _open(path, size, readonly=readonly)
@@ -218,7 +276,8 @@ def open_file_store(
                 f"{path} has {actual} bytes, not {size}: leave the size out to serve it as it is, "
                 "or remove the file to have it made anew"
             )
-        return FileStore(fd, path, actual, readonly=readonly, thin=thin)
+        kind = DeviceStore if stat.S_ISBLK(os.fstat(fd).st_mode) else FileStore
+        return kind(fd, path, actual, readonly=readonly, thin=thin)
     except BaseException:
         os.close(fd)
         if created:
@@ -234,6 +293,8 @@ def _open(path: Path, size: int | None, *, readonly: bool) -> tuple[int, bool]:
                 return os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600), True
             except FileExistsError:
                 pass
+        if not readonly and path.is_block_device():
+            flags |= os.O_EXCL  # refused while it is mounted, and not to be mounted meanwhile
         return os.open(path, flags), False
     except FileNotFoundError:
         if readonly:
@@ -244,6 +305,10 @@ def _open(path: Path, size: int | None, *, readonly: bool) -> tuple[int, bool]:
             hint = "give a size to have it made"
         raise StoreError(f"{path} does not exist: {hint}") from None
     except OSError as error:
+        if error.errno == errno.EBUSY:
+            raise StoreError(
+                f"{path} is in use on this machine: unmount it, or end what else has it"
+            ) from error
         hint = "" if readonly else "; a file that may only be read is served with readonly"
         raise StoreError(f"{path} cannot be opened: {error.strerror}{hint}") from error
 

@@ -8,6 +8,7 @@ from zlib import crc32
 
 from serverfree.scsi.device import Buffer
 from serverfree.target.backstore.base import BlockStore, StoreError
+from serverfree.target.backstore.state import beside
 
 _SUFFIX = ".journal"
 _HEADER = Struct(">8sQQI")  # magic, offset, length, checksum of the data
@@ -91,5 +92,5 @@ class Journal:
 
 
 def journal_path(storage: Path) -> Path:
-    """Return where the journal of a store over this file lies."""
-    return storage.with_name(storage.name + _SUFFIX)
+    """Return where the journal of a store over this file or device lies."""
+    return beside(storage, _SUFFIX)

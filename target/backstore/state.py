@@ -75,19 +75,24 @@ def state_path(storage: Path) -> Path:
 
     A device has no folder of its own to write to: its state lies under XDG_STATE_HOME.
     """
-    return _beside(storage, _SUFFIX)
+    return beside(storage, _SUFFIX)
 
 
 def snapshot_folder(storage: Path, folder: Path | None = None) -> Path:
     """Return where the snapshots of a unit lie: beside its storage, or below the `folder` given."""
-    beside = _beside(storage, _SNAPSHOTS)
-    return beside if folder is None else folder / beside.name
+    usual = beside(storage, _SNAPSHOTS)
+    return usual if folder is None else folder / usual.name
 
 
-def _beside(storage: Path, suffix: str) -> Path:
+def beside(storage: Path, suffix: str) -> Path:
+    """Return where something lies that belongs to a storage and must outlive loss of power.
+
+    What lies beside a device does not. There its name is the one that the device was called by: of
+    those under /dev/disk/by-id another disk never gets it.
+    """
     if not storage.is_block_device():
         return storage.with_name(storage.name + suffix)
     home = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
     folder = Path(home) / "serverfree"
     folder.mkdir(parents=True, exist_ok=True)
-    return folder / (str(storage.resolve()).strip("/").replace("/", "-") + suffix)
+    return folder / (str(storage.absolute()).strip("/").replace("/", "-") + suffix)

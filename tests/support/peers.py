@@ -36,10 +36,13 @@ PACKAGES = {
     "ntfsfallocate": "ntfs-3g",
     "fusermount": "fuse3",
     "tar": "tar",
+    "bsdtar": "libarchive-tools",
     "ntfsfix": "ntfs-3g",
     "ntfsresize": "ntfs-3g",
     "mkfs.xfs": "xfsprogs",
     "mkfs.btrfs": "btrfs-progs",
+    "losetup": "mount",
+    "mount": "mount",
 }
 
 
