@@ -8,7 +8,6 @@ import random
 import select
 import socket
 import struct
-import threading
 from collections.abc import Iterator
 
 import pytest
@@ -27,6 +26,7 @@ from support.scapy_iscsi import (
     TaskManagement,
     TextRequest,
 )
+from support.verifier import Verifier
 from support.wire import ConnectionGone, WireClient
 
 pytestmark = pytest.mark.served
@@ -187,42 +187,6 @@ class Attacker:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
 
 
-class Verifier(threading.Thread):
-    """Writes and reads back its own disk until told to stop; every round must agree."""
-
-    BLOCKS = 32 * MiB // 512
-
-    def __init__(self, address: tuple[str, int], target_name: str) -> None:
-        super().__init__(daemon=True)
-        self.address, self.target_name = address, target_name
-        self.done = threading.Event()
-        self.rounds = 0
-        self.failure: Exception | None = None
-
-    def run(self) -> None:
-        try:
-            with WireClient(self.address, self.target_name) as client:
-                client.command(bytes(6), lun=VERIFIED)  # takes the power-on unit attention
-                draw = random.Random(1)
-                while not self.done.is_set():
-                    self._round(client, draw)
-                client.logout()
-        except Exception as error:
-            self.failure = error
-
-    def _round(self, client: WireClient, draw: random.Random) -> None:
-        blocks = draw.choice((1, 8, 128, 512))
-        lba = draw.randrange(self.BLOCKS - blocks)
-        data = draw.randbytes(blocks * 512)
-        where = struct.pack(">IBHB", lba, 0, blocks, 0)
-        written = client.command(b"\x2a\0" + where, lun=VERIFIED, data_out=data)
-        assert written.status == 0, written
-        read = client.command(b"\x28\0" + where, lun=VERIFIED, data_in=len(data))
-        assert read.status == 0, read
-        assert read.data == data
-        self.rounds += 1
-
-
 @pytest.fixture
 def storage(tmp_path) -> Iterator[servers.Server]:
     with servers.target(
@@ -239,7 +203,7 @@ def survive(storage: servers.Server, count: int, seed: int) -> None:
     Attacker(storage.address, name, seed).attack(100)
     assert settles(lambda: footprint(storage.pid).threads <= 64)
     before = footprint(storage.pid)
-    verifier = Verifier(storage.address, name)
+    verifier = Verifier(storage.address, name, VERIFIED)
     verifier.start()
     attacker = Attacker(storage.address, name, seed + 1)
     attacker.attack(count)
