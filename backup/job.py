@@ -6,10 +6,11 @@ tape appendable, and a backup in the catalog that says why it failed.
 
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from serverfree.backup.ahead import Halt, run_ahead
 from serverfree.backup.archive.image import Extents, put_catalog
 from serverfree.backup.archive.member import Kind, Member
 from serverfree.backup.archive.writer import ArchiveWriter
@@ -316,30 +317,54 @@ class _Job:
         """Put the archive on tape, with digests into the catalog as they come."""
         self.watcher.phase("copying to tape")
         began = time.monotonic()
-        pieces = self._pieces(contents)
+        writer = ArchiveWriter()
         if way.limits is None:
-            self._write_here(contents, pieces)
+            self._write_here(contents, writer)
         else:
-            self._write_by_manager(contents, pieces, way)
+            self._write_by_manager(contents, writer, way)
         report = self.report
         report.blocks = -(-report.archive_bytes // report.tape_block)
         report.moving_seconds = time.monotonic() - began
         report.skipped = contents.skipped
 
-    def _write_by_manager(self, contents: Contents, pieces: Iterator[Piece], way: Way) -> None:
-        request, report = self.request, self.report
-        assert way.limits is not None
+    def _write_by_manager(self, contents: Contents, writer: ArchiveWriter, way: Way) -> None:
+        halt = Halt()
+
+        def moved(done: int, total: int) -> None:
+            halt.look()
+            self.watcher.moved(done, total)
+
         copying = Copying(
-            self.site, self.place, request.tape_block, way.digests, contents.to_move,
-            self.watcher.moved, request.patience,
-        )  # fmt: skip
-        commands = plan_backup(
-            pieces, self.source_end, self.tape_end, way.limits, request.tape_block,
-            request.command_size, way.digests,
+            self.site, self.place, self.request.tape_block, way.digests, contents.to_move,
+            moved, self.request.patience, halt.sleep,
         )  # fmt: skip
         try:
-            for command in commands:
-                held = copying.run(command)
+            self._run(self._body(contents, writer), way, copying, halt, more=True)
+            begin = writer.offset
+            self._run(self._tail(writer), way, copying, halt, begin=begin)
+        finally:
+            self.begun = copying.begun
+            self.report.warnings += copying.warnings
+
+    def _run(
+        self,
+        pieces: Iterator[Piece],
+        way: Way,
+        copying: Copying,
+        halt: Halt,
+        *,
+        begin: int = 0,
+        more: bool = False,
+    ) -> None:
+        """Have the copy manager write pieces of the archive."""
+        request, report = self.request, self.report
+        assert way.limits is not None
+        commands = plan_backup(
+            pieces, self.source_end, self.tape_end, way.limits, request.tape_block,
+            request.command_size, way.digests, begin=begin, more=more,
+        )  # fmt: skip
+        with closing(run_ahead(commands, copying.run, halt)) as done:
+            for command, held in done:
                 if way.digests:
                     self._keep(Digest(command.archive_offset, command.length, held))
                 report.commands += 1
@@ -347,14 +372,11 @@ class _Job:
                 report.moved_bytes += command.moved
                 report.inline_bytes += command.inline
                 report.archive_bytes += command.length
-        finally:
-            self.begun = copying.begun
-            report.warnings += copying.warnings
 
-    def _write_here(self, contents: Contents, pieces: Iterator[Piece]) -> None:
+    def _write_here(self, contents: Contents, writer: ArchiveWriter) -> None:
         report = self.report
 
-        def counted() -> Iterator[Piece]:
+        def counted(pieces: Iterator[Piece]) -> Iterator[Piece]:
             for piece in pieces:
                 if isinstance(piece, FromDisk):
                     report.server_bytes += piece.length
@@ -367,14 +389,18 @@ class _Job:
 
         expect_position(self.site.tape, self.place, self.place.first_block)
         self.begun = True
-        content = content_of(
-            counted(), self.device.disk, lambda done: self.watcher.moved(done, contents.to_move)
-        )
         grain = max(1, self.request.command_size // report.tape_block) * report.tape_block
         try:
-            report.archive_bytes = write_archive(
-                content, self.site.tape, report.tape_block, grain, self._keep
-            )
+            for pieces in (self._body(contents, writer), self._tail(writer)):
+                content = content_of(
+                    counted(pieces),
+                    self.device.disk,
+                    lambda done: self.watcher.moved(done, contents.to_move),
+                )
+                report.archive_bytes = write_archive(
+                    content, self.site.tape, report.tape_block, grain, self._keep,
+                    report.archive_bytes,
+                )  # fmt: skip
             self.site.tape.write_filemarks()
         except ScsiError as error:
             if is_end_of_tape(error):
@@ -387,11 +413,10 @@ class _Job:
         self.entry.add_digest(digest)
         self.report.digests += 1
 
-    def _pieces(self, contents: Contents) -> Iterator[Piece]:
-        """Yield the whole archive. What comes late is made late: the catalog in it holds the
-        digests of all commands that have ended by then.
+    def _body(self, contents: Contents, writer: ArchiveWriter) -> Iterator[Piece]:
+        """Yield the archive up to its catalog, which begins with a tape block: so that all that
+        precedes it can be written before it is made, and the digests of that are in it.
         """
-        writer = ArchiveWriter()
         yield from writer.begin(archive_facts(self.entry.backup))
         batch: list[Member] = []
         for member, pieces in contents.parts(writer):
@@ -403,6 +428,10 @@ class _Job:
                 batch = []
         self.entry.add_members(batch)
         self.entry.add_members(contents.inside())
+        yield from writer.fill(self.request.tape_block)
+
+    def _tail(self, writer: ArchiveWriter) -> Iterator[Piece]:
+        """Yield the catalog, and what ends an archive."""
         packed = pack(self.catalog, self.entry.backup)
         member, pieces = put_catalog(writer, self.report.backup, packed, self._now)
         yield from pieces

@@ -30,7 +30,13 @@ class Writer:
     """One command under way: what it has so far, as runs, and what that takes of the limits."""
 
     def __init__(
-        self, frame: Frame, command_size: int, digests: bool, filemarks: int, reserved: int
+        self,
+        frame: Frame,
+        command_size: int,
+        digests: bool,
+        filemarks: int,
+        reserved: int,
+        begin: int,
     ) -> None:
         self._frame = frame
         self._digests = digests
@@ -39,14 +45,14 @@ class Writer:
         self._most_segments = frame.segments - reserved
         self._most_inline = frame.limits.maximum_inline_data_length & -INLINE_ALIGNMENT
         self._number = 0
-        self._offset = 0  # of this command in the archive
+        self._offset = begin  # of this command in the archive
         self._runs: list[_Run] = []
         self._length = 0
         self._segments = 0
         self._inline = 0  # bytes of inline data, aligned
 
-    def commands(self, pieces: Iterable[Piece]) -> Iterator[Command]:
-        """Yield the commands as the pieces fill them."""
+    def commands(self, pieces: Iterable[Piece], *, more: bool) -> Iterator[Command]:
+        """Yield the commands as the pieces fill them; none is the last if `more` will follow."""
         for piece in pieces:
             if isinstance(piece, FromDisk):
                 offset, left = piece.offset, piece.length
@@ -67,7 +73,9 @@ class Writer:
                     at += took
         if not self._runs:
             raise PlanError("there is nothing to write")
-        yield self._end(self._length, last=True)
+        if more and self._length % self._frame.tape_block:
+            raise PlanError("what more is to follow on the tape does not end with a tape block")
+        yield self._end(self._length, last=not more)
 
     def _put_disk(self, offset: int, length: int) -> bool:
         """Add bytes of the disk if there is room."""

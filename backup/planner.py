@@ -43,21 +43,26 @@ def plan_backup(
     command_size: int = COMMAND_SIZE,
     digests: bool = False,
     filemarks: int = 1,
+    begin: int = 0,
+    more: bool = False,
 ) -> Iterator[Command]:
     """Yield the commands that write the pieces, one behind the other, where the tape stands.
 
     The last one pads its last tape block with zeros and writes filemarks. With `digests` each
     holds the SHA-256 of what it wrote, without that padding. Pieces are taken as they are needed;
-    never more than a command is kept. Raises PlanError, at once or where the pieces demand what
-    the copy manager cannot do.
+    never more than a command is kept. The pieces begin at byte `begin` of their archive; of such
+    that `more` will follow they are whole tape blocks, and nothing ends with them. Raises
+    PlanError, at once or where the pieces demand what the copy manager cannot do.
     """
+    if more:
+        filemarks = 0
     needed: list[type[Segment]] = [WriteFilemarks] if filemarks else []
     if digests:
         needed.append(DigestOfDestination)
     frame = Frame(limits, tape_block, disk, tape, residue=tape_block - 1)
     frame.require(*needed)
-    writer = Writer(frame, command_size, digests, filemarks, reserved=len(needed))
-    return writer.commands(pieces)
+    writer = Writer(frame, command_size, digests, filemarks, len(needed), begin)
+    return writer.commands(pieces, more=more)
 
 
 def plan_restore(

@@ -46,14 +46,17 @@ def write_archive(
     tape_block: int,
     grain: int,
     digested: Callable[[Digest], None],
+    begin: int = 0,
 ) -> int:
-    """Write an archive to tape in whole blocks, zeros behind its end, and return its length.
+    """Write an archive, from its byte `begin` on, to tape in whole blocks, zeros behind its end;
+    return where it ends.
 
     Every `grain` bytes, a whole number of tape blocks, `digested` is told their SHA-256; the rest
     comes last. Raises ScsiError.
     """
     block = bytearray(tape_block)
-    filled = total = start = 0
+    filled = 0
+    total = start = begin
     digest = hashlib.sha256()
     for chunk in content:
         view = memoryview(chunk)

@@ -78,6 +78,17 @@ def pack_global(records: Iterable[Record]) -> bytes:
     return _pack_records(GLOBAL, b"pax_global_header", records)
 
 
+def pack_filler(size: int) -> bytes:
+    """Blocks of `size` bytes, at least two, that hold nothing: a global header with a comment."""
+    record = size - BLOCK
+    return _pack_records(GLOBAL, b"pax_global_header", [_blank(record)])
+
+
+def _blank(length: int) -> Record:
+    """A comment that makes a record of so many bytes."""
+    return "comment", b" " * (length - len(f"{length} comment=\n"))
+
+
 def pack_member(
     path: str,
     kind: bytes,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import lcm
 from typing import Any
 
 from serverfree.backup.archive import pax, sparse
@@ -118,6 +119,21 @@ class ArchiveWriter:
         self.offset = member.end_offset = at + padding
         return _pieces(member, header + table, content, padding)
 
+    def fill(self, grain: int) -> list[Piece]:
+        """Return pieces that every reader passes over, up to a multiple of `grain` bytes."""
+        grain = lcm(grain, BLOCK)
+        gap = -self.offset % grain
+        if gap == BLOCK:
+            gap += grain  # a header with nothing in it is none
+        fillers: list[Piece] = []
+        while gap:
+            size = min(gap, _LONGEST_FILLER)
+            if gap - size == BLOCK:
+                size -= BLOCK
+            fillers.append(Inline(pax.pack_filler(size)))
+            gap -= size
+        return self._count(fillers)
+
     def end(self) -> list[Piece]:
         """Return the pieces that end an archive."""
         return self._count([Inline(pax.END)])
@@ -216,6 +232,7 @@ def _flow(member: Member, flow: Flow) -> Iterator[Piece]:
 
 
 _ZEROS = 64 << 10
+_LONGEST_FILLER = 512 << 10  # libarchive takes no header of more than a MiB
 
 
 class Unreadable(Exception):

@@ -159,6 +159,23 @@ class TestBackup:
         (command,) = plan_backup([Inline(b"x")], disk_of(512), TAPE, LIMITS, 512, digests=True)
         assert command.copy.segments[-2:] == [DigestOfDestination(1), WriteFilemarks(1)]
 
+    def test_what_more_follows_after_whole_tape_blocks_and_no_padding(self):
+        first = plan_backup([Inline(bytes(8192))], disk_of(512), TAPE, LIMITS, 4096, 4096,
+                            digests=True, more=True)  # fmt: skip
+        rest = plan_backup([Inline(b"x")], disk_of(512), TAPE, LIMITS, 4096, begin=8192)
+        *before, last = commands = [*first, *rest]
+        assert [command.archive_offset for command in commands] == [0, 4096, 8192]
+        for command in before:
+            _, tape = command.copy.cscds
+            assert (tape.parameters.pad, command.last) == (False, False)
+            assert isinstance(command.copy.segments[-1], DigestOfDestination)
+        assert last.last
+
+    def test_what_more_follows_after_part_of_a_tape_block_is_refused(self):
+        plan = plan_backup([Inline(bytes(5000))], disk_of(512), TAPE, LIMITS, 4096, more=True)
+        with pytest.raises(PlanError, match="does not end with a tape block"):
+            list(plan)
+
     def test_inline_data_that_runs_out_ends_a_command_where_the_last_tape_block_ended(self):
         limits = replace(LIMITS, maximum_inline_data_length=10_000)
         pieces = [Inline(bytes([number]) * 3000) for number in range(8)]

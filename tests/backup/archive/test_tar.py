@@ -3,6 +3,8 @@
 import hashlib
 import os
 import subprocess
+import tarfile
+from math import lcm
 from pathlib import Path
 
 import pytest
@@ -230,6 +232,33 @@ def test_an_image_comes_back_sparse_and_clean(ntfs_images: Images, tmp_path):
         for (name, stream), expected in image.manifest.streams.items():
             with open(f"{top}/{name}:{stream}" if stream else top / name, "rb") as file:  # noqa: PTH123
                 assert hashlib.file_digest(file, "sha256").hexdigest() == expected.sha256, name
+
+
+@pytest.mark.parametrize("grain", [1024, 4096, 5000, 256 << 10, 2 << 20])
+@pytest.mark.parametrize("program", ["tar", "bsdtar"])
+def test_what_fills_a_tape_block_is_passed_over_by_every_tar(tmp_path, grain, program):
+    require(program)
+    path = tmp_path / "a.tar"
+    for size in (0, 700, grain - 5 * 512, grain - 4 * 512, grain - 3 * 512):
+        writer = ArchiveWriter()
+        pieces = [*writer.begin({"id": "test"})]
+        first = Member("first", Kind.FILE, max(size, 0), WHEN)
+        pieces += writer.put(first, [Content(0, Inline(b"1" * max(size, 0)))])
+        filler = writer.fill(grain)
+        assert writer.offset % grain == 0
+        assert sum(piece.length for piece in filler) < 2 * lcm(grain, 512)
+        pieces += [
+            *filler,
+            *writer.put(Member("last", Kind.FILE, 1, WHEN), [Content(0, Inline(b"2"))]),
+        ]
+        archive = put_together([*pieces, *writer.end()], DISK)
+        path.write_bytes(archive)
+        done = subprocess.run([program, "-tvf", path], capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert [line.split()[-1] for line in done.stdout.splitlines()] == ["first", "last"]
+        assert [member.path for member in members_of(archive)] == ["first", "last"]
+        with tarfile.open(path) as found:
+            assert found.getnames() == ["first", "last"]
 
 
 def test_a_map_longer_than_a_block_of_many_regions(tmp_path):

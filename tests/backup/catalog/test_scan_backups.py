@@ -13,6 +13,7 @@ from serverfree.backup.catalog.facts import Mode, State
 from serverfree.backup.catalog.store import Catalog
 from serverfree.backup.restore.job import Request, restore
 from serverfree.backup.site import Site
+from serverfree.backup.verify import verify
 from serverfree.cli.main import main
 from support import backups
 from support.ntfs_images import mounted
@@ -32,7 +33,13 @@ def san(ntfs_images, tmp_path_factory):
         with backups.san(folder, disk) as running:
             for mode in (Mode.IMAGE, Mode.FILES):
                 running.back_up(mode, command_size=1 << 20)
+            running.back_up(Mode.FILES)
             yield running
+
+
+def catalog_of(catalog, backup):
+    (found,) = [e.member for e in catalog.members(backup) if e.member.kind is Kind.CATALOG]
+    return found
 
 
 def members(catalog, backup):
@@ -44,10 +51,10 @@ def test_the_verb_finds_both_and_they_are_what_they_were(san, tmp_path, capsys):
     again = tmp_path / "again.sqlite"
     assert main(["scan", "--tape", str(san.tape), "--catalog", str(again), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert [each["found_by"] for each in found] == ["catalog", "catalog"]
+    assert [each["found_by"] for each in found] == ["catalog"] * 3
     with Catalog.open(san.catalog) as before, Catalog.open(again) as after:
         pairs = list(zip(before.backups(), after.backups(), strict=True))
-        assert len(pairs) == 2
+        assert len(pairs) == 3
         for old, new in pairs:
             # It was told by another session, and the drive has a number that a job does not note.
             facts = replace(
@@ -56,12 +63,30 @@ def test_the_verb_finds_both_and_they_are_what_they_were(san, tmp_path, capsys):
             assert facts == old.facts
             assert (new.state, new.blocks, new.size) == (State.DONE, old.blocks, old.size)
             assert members(after, new) == members(before, old)
-            whole = list(before.digests(old))
-            assert list(after.digests(new)) == whole[: len(after.digests(new))]
-            assert len(after.digests(new)) > 0, "those of the commands before the catalog's own"
+            digests = list(after.digests(new))
+            assert digests == list(before.digests(old))[: len(digests)]
+            assert digests[-1].archive_offset + digests[-1].length == (
+                catalog_of(before, old).header_offset
+            )
     assert main(["scan", "--tape", str(san.tape), "--catalog", str(again), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert [each["found_by"] for each in found] == ["known", "known"]
+    assert [each["found_by"] for each in found] == ["known"] * 3
+
+
+def test_what_was_written_by_one_command_is_verified_after_a_scan(san, tmp_path):
+    with Catalog.open(tmp_path / "again.sqlite") as after:
+        with san.drive() as tape:
+            found = list(scanning.scan(tape, after))
+        backup = after.backup(found[2].backup.id)
+        with Catalog.open(san.catalog) as before:
+            catalog = catalog_of(before, before.backup(backup.id))
+        for through_server in (False, True):
+            with Site(san.manager, san.tape) as site:
+                report = verify(after, site, backup, through_server=through_server)
+            assert report.good
+            assert report.checked_bytes == catalog.header_offset
+            assert report.unchecked_bytes == backup.size - catalog.header_offset < 64 << 10
+            assert (report.checked_bytes, report.ranges) == (catalog.header_offset, 1)
 
 
 def test_the_headers_alone_tell_the_same(san, tmp_path, monkeypatch):
@@ -72,7 +97,7 @@ def test_the_headers_alone_tell_the_same(san, tmp_path, monkeypatch):
         san.drive() as tape,
     ):
         found = list(scanning.scan(tape, after))
-        assert [(each.how, each.damage) for each in found] == [("headers", [])] * 2
+        assert [(each.how, each.damage) for each in found] == [("headers", [])] * 3
         for each, old in zip(found, before.backups(), strict=True):
             assert each.backup.uuid == old.uuid
             assert each.backup.facts.volume == old.facts.volume
