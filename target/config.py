@@ -14,6 +14,7 @@ from serverfree.initiator.sizes import parse_size
 from serverfree.iscsi.chap import Account
 from serverfree.iscsi.names import Portal
 from serverfree.target.access import Entry, Redirect
+from serverfree.target.units.stream_profile import PROFILES
 
 BLOCK_SIZES = (512, 4096)
 _LARGEST_PHYSICAL = 1 << 20
@@ -184,14 +185,18 @@ def _chunk(options: Options, where: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class TapeConfig:
-    """`--tape NAME=DIR[,capacity=S]`."""
+    """`--tape NAME=DIR[,capacity=S][,profile=own|lto5|...|lto9]`.
 
-    KEYS: ClassVar = ("capacity",)
+    The profile is what the drive gives itself out as, for software that knows drives by name.
+    """
+
+    KEYS: ClassVar = ("capacity", "profile")
     FLAGS: ClassVar = ()
 
     name: str
     path: Path
     capacity: int | None = None
+    profile: str = "own"
 
     @classmethod
     def parse(cls, text: str) -> "TapeConfig":
@@ -203,7 +208,10 @@ class TapeConfig:
         """Check the options; `where` they were found is said if they cannot be."""
         where = f"{where} {name}"
         _check_options(options, cls.KEYS, cls.FLAGS, where)
-        return cls(name, path, _size(options, "capacity", where))
+        profile = options.get("profile") or "own"
+        if profile not in PROFILES:
+            raise ConfigError(f"{where}: profile={profile}; there are {', '.join(PROFILES)}")
+        return cls(name, path, _size(options, "capacity", where), profile)
 
 
 UnitConfig = DiskConfig | TapeConfig

@@ -38,6 +38,7 @@ from serverfree.target.units.controller import CopyController
 from serverfree.target.units.local_fabric import LocalFabric
 from serverfree.target.units.rod_medium import RodMedium
 from serverfree.target.units.stream import StreamUnit
+from serverfree.target.units.stream_profile import PROFILES
 
 log = logging.getLogger(__name__)
 
@@ -276,7 +277,8 @@ def _open_unit(config: UnitConfig, iqn: str) -> Unit:
     if isinstance(config, TapeConfig):
         cartridge = open_cartridge(config.path, capacity=config.capacity)
         state = StateFile(state_path(config.path))
-        return StreamUnit(config.name, cartridge, target=iqn, state=state)
+        profile = PROFILES[config.profile]
+        return StreamUnit(config.name, cartridge, target=iqn, state=state, profile=profile)
     with ExitStack() as opened:
         file = open_file_store(
             config.path, size=config.size, readonly=config.readonly, thin=config.thin

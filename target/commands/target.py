@@ -43,8 +43,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         dest="units",
         action="append",
         type=argument(TapeConfig.parse),
-        metavar="NAME=DIR[,capacity=S]",
-        help="a tape drive with the cartridge in that folder; capacity= creates a missing one",
+        metavar="NAME=DIR[,capacity=S][,profile=own|lto5|...|lto9]",
+        help="a tape drive with the cartridge in that folder; capacity= creates a missing one; "
+        "profile= has it named as a drive that other software knows",
     )
     add_api_arguments(parser)
     parser.set_defaults(run=run, parser=parser)

@@ -90,6 +90,7 @@ from serverfree.target.units.reservation_commands import RESERVATION_TABLE
 from serverfree.target.units.stream_encryption import StreamEncryption
 from serverfree.target.units.stream_medium import Medium, medium_error
 from serverfree.target.units.stream_mode import StreamModes
+from serverfree.target.units.stream_profile import OWN, Profile
 from serverfree.target.units.third_party import THIRD_PARTY_COPY_TABLE
 
 log = logging.getLogger(__name__)
@@ -292,7 +293,6 @@ class StreamUnit(Unit):
     kind = "tape"
     ordered = True
     device_type = DeviceType.TAPE
-    product = "TAPE"
     version_descriptors = (*Unit.version_descriptors, VersionDescriptor.SSC_4)
 
     def __init__(
@@ -302,10 +302,12 @@ class StreamUnit(Unit):
         *,
         target: str = "",
         state: StateFile | None = None,
+        profile: Profile = OWN,
     ) -> None:
         super().__init__(name, target=target, state=state)
+        self.profile = profile
         self.lock = Lock()
-        self.modes = StreamModes()
+        self.modes = StreamModes(profile.density)
         self.encryption = StreamEncryption()
         self.data_buffer = DataBuffer()
         self.clock = Clock()
@@ -324,8 +326,11 @@ class StreamUnit(Unit):
     # What the unit says of itself
 
     def standard_inquiry(self) -> StandardInquiry:
-        """Return the standard INQUIRY data: the medium can be removed."""
+        """Return the standard INQUIRY data, in the profile's names; the medium can be removed."""
         inquiry = super().standard_inquiry()
+        inquiry.vendor = self.profile.vendor
+        inquiry.product = self.profile.product
+        inquiry.revision = self.profile.revision
         inquiry.removable = True
         return inquiry
 
@@ -343,12 +348,19 @@ class StreamUnit(Unit):
         return pages
 
     def mode_medium(self) -> tuple[int, int]:
-        """Return MEDIUM TYPE (none is told apart) and DEVICE-SPECIFIC PARAMETER."""
+        """Return MEDIUM TYPE and DEVICE-SPECIFIC PARAMETER."""
         medium = self.medium
         protected = self.modes.software_write_protect or (
             medium is not None and medium.cartridge.write_protected
         )
-        return 0, self.modes.device_specific(protected)
+        return self.medium_type(medium), self.modes.device_specific(protected)
+
+    def medium_type(self, medium: Medium | None) -> int:
+        """Return the profile's code for a cartridge, 0 for none."""
+        if medium is None:
+            return 0
+        worm = medium.cartridge.worm
+        return self.profile.worm_medium if worm else self.profile.data_medium
 
     def mode_block_descriptor(self, *, long_lba: bool) -> bytes:
         """Return the block descriptor; tapes have only the short one."""
@@ -547,7 +559,7 @@ class StreamUnit(Unit):
         listen shall not overwrite the tape from its beginning.
         """
         with self.lock:
-            self.modes = StreamModes()
+            self.modes = StreamModes(self.profile.density)
             self.encryption = StreamEncryption()
             self.preventing.clear()
         super().reset()

@@ -26,7 +26,6 @@ from serverfree.target.units.base import VENDOR
 from serverfree.target.units.command import Command
 from serverfree.target.units.stream_format import medium_serial
 from serverfree.target.units.stream_medium import Medium, on_medium
-from serverfree.target.units.stream_mode import DENSITY
 
 if TYPE_CHECKING:
     from serverfree.target.units.stream import StreamUnit
@@ -89,7 +88,7 @@ def _present(unit: StreamUnit, medium: Medium, number: int) -> list[MediumAttrib
         binary(AttributeId.LOAD_COUNT, life.loads, 8),
         binary(AttributeId.MAM_SPACE_REMAINING, _CAPACITY - _host_bytes(medium), 8),
         ascii_text(AttributeId.ASSIGNING_ORGANIZATION, VENDOR, 8),
-        binary(AttributeId.FORMATTED_DENSITY_CODE, DENSITY, 1),
+        binary(AttributeId.FORMATTED_DENSITY_CODE, unit.profile.density, 1),
         binary(AttributeId.VOLUME_CHANGE_REFERENCE, cartridge.change_reference, 4),
         *drives,
         binary(AttributeId.TOTAL_MIB_WRITTEN, life.bytes_written // _MIB, 8),
@@ -103,7 +102,7 @@ def _present(unit: StreamUnit, medium: Medium, number: int) -> list[MediumAttrib
         ascii_text(AttributeId.MEDIUM_MANUFACTURER, VENDOR, 8),
         ascii_text(AttributeId.MEDIUM_SERIAL_NUMBER, medium_serial(medium), 32),
         ascii_text(AttributeId.MEDIUM_ASSIGNING_ORGANIZATION, VENDOR, 8),
-        binary(AttributeId.MEDIUM_DENSITY_CODE, DENSITY, 1),
+        binary(AttributeId.MEDIUM_DENSITY_CODE, unit.profile.density, 1),
         binary(AttributeId.MAM_CAPACITY, _CAPACITY, 8),
         binary(AttributeId.MEDIUM_TYPE, _WORM_MEDIUM if cartridge.worm else _DATA_MEDIUM, 1),
         binary(AttributeId.MEDIUM_TYPE_INFORMATION, 0, 2),

@@ -29,10 +29,8 @@ from serverfree.scsi.tape import (
     ObjectLimit,
 )
 from serverfree.target.backstore.cartridge_errors import WriteFailed
-from serverfree.target.units.base import VENDOR
 from serverfree.target.units.command import Command, Nexus
 from serverfree.target.units.stream_medium import Allowance, Medium, on_medium
-from serverfree.target.units.stream_mode import DENSITY
 
 if TYPE_CHECKING:
     from serverfree.target.units.stream import StreamUnit
@@ -125,20 +123,25 @@ def report_density_support(unit: StreamUnit, command: Command) -> bytes:
     """REPORT DENSITY SUPPORT: the one density there is, or the one kind of medium."""
     cdb = ReportDensitySupport.unpack(command.cdb)
     medium = unit.require_medium() if cdb.media else unit.medium
+    profile = unit.profile
     if cdb.medium_type:
         descriptor = MediumTypeDescriptor(
-            density=DENSITY, organization=VENDOR, name="LOG-1", description="Record log"
+            medium_type=unit.medium_type(medium),
+            density=profile.density,
+            organization=profile.organization,
+            name=profile.density_name,
+            description=profile.description,
         ).pack()
     else:
         descriptor = DensityDescriptor(
-            primary_code=DENSITY,
-            secondary_code=DENSITY,
+            primary_code=profile.density,
+            secondary_code=profile.density,
             writable=True,
             default=True,
             capacity=medium.cartridge.capacity // 1_000_000 if medium else 0,
-            organization=VENDOR,
-            name="LOG-1",
-            description="Record log",
+            organization=profile.organization,
+            name=profile.density_name,
+            description=profile.description,
         ).pack()
     header = _DENSITY_HEADER.pack(_DENSITY_HEADER.size - 2 + len(descriptor), 0)
     return (header + descriptor)[: cdb.allocation_length]

@@ -1,9 +1,9 @@
 """LOG SENSE and LOG SELECT of a tape drive (SPC-4 7.3, SSC-4 8.3).
 
-Pages 02h, 03h, 0Ch and 32h count since the medium was loaded or LOG SELECT reset them; 17h, 30h
-tell the life of the cartridge, 14h that of the drive. 30h, 31h and 32h are laid out as on IBM LTO
-drives, which sg_logs and LTFS know. A figure that a file does not have (a temperature) is given as
-not available.
+Pages 02h, 03h, 0Ch and 32h count since the medium was loaded or LOG SELECT reset them; 17h and
+30h tell the life of the cartridge, 14h that of the drive. 30h, 31h, 32h and 37h are laid out as on
+IBM LTO drives, which sg_logs and LTFS know. A figure that a file does not have (a temperature) is
+given as not available.
 """
 
 from __future__ import annotations
@@ -215,6 +215,21 @@ def _data_compression(unit: StreamUnit) -> Parameters:
     return found
 
 
+_BEST, _UNKNOWN = 1, 0
+
+
+def _performance(unit: StreamUnit) -> Parameters:
+    """Parameter 0001h alone, medium efficiency, which LTFS asks for: 1 is best, 0 unknown.
+
+    There is no tape to wear. What has never failed is at its best; of the rest nothing is known.
+    """
+    if unit.medium is None:
+        return [LogParameter(1, bytes((_UNKNOWN,)), BINARY)]
+    life = unit.medium.life
+    failed = life.read_errors or life.write_errors
+    return [LogParameter(1, bytes((_UNKNOWN if failed else _BEST,)), BINARY)]
+
+
 _PAGES: dict[int, Callable[[StreamUnit], Parameters]] = {
     0x02: _write_errors,
     0x03: _read_errors,
@@ -228,6 +243,7 @@ _PAGES: dict[int, Callable[[StreamUnit], Parameters]] = {
     0x30: _tape_usage,
     0x31: _tape_capacity,
     0x32: _data_compression,
+    0x37: _performance,
 }
 _ALERT_PAGE = 0x2E
 

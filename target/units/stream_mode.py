@@ -31,7 +31,6 @@ from serverfree.scsi.tape_mode import (
 if TYPE_CHECKING:
     from serverfree.target.units.stream_medium import Medium
 
-DENSITY = 0xF0  # of the vendor's own: no tape on a reel has this format
 _DEFAULT_DENSITY, _SAME_DENSITY = 0x00, 0x7F
 _UNBUFFERED, _BUFFERED = 0, 1
 _OVERWRITE, _APPEND_ONLY = 0, 1
@@ -68,9 +67,13 @@ _COMPRESSION = DataCompression(
 
 
 class StreamModes:
-    """The settings of a drive, shared by all I_T nexuses, and the lists they travel in."""
+    """The settings of a drive, shared by all I_T nexuses, and the lists they travel in.
 
-    def __init__(self) -> None:
+    `density` is the code of the only density there is.
+    """
+
+    def __init__(self, density: int) -> None:
+        self.density = density
         self.block_length = 0
         """Bytes of a block in fixed-block transfers; 0: only blocks of any length."""
         self.buffered = True
@@ -99,14 +102,14 @@ class StreamModes:
 
     def block_descriptor(self) -> bytes:
         """The only block descriptor."""
-        return TapeBlockDescriptor(density=DENSITY, block_length=self.block_length).pack()
+        return TapeBlockDescriptor(density=self.density, block_length=self.block_length).pack()
 
     def select_block_descriptor(self, raw: bytes, offset: int) -> None:
         """Set the block length. `offset` is where the descriptor lies in its list."""
         if len(raw) != TapeBlockDescriptor.size():
             raise invalid_field_in_parameter_list(offset - 1)
         descriptor = TapeBlockDescriptor.unpack(raw)
-        if descriptor.density not in (_DEFAULT_DENSITY, _SAME_DENSITY, DENSITY):
+        if descriptor.density not in (_DEFAULT_DENSITY, _SAME_DENSITY, self.density):
             raise invalid_field_in_parameter_list(offset)
         if descriptor.blocks:
             raise invalid_field_in_parameter_list(offset + 1)

@@ -147,7 +147,7 @@ class TestAttributes:
 class TestLogs:
     def test_pages_that_there_are(self, drive):
         data = drive.good(bytes.fromhex("4d 00 40 00 00 00 00 00 ff 00"))
-        assert data[4:].hex(" ") == "00 02 03 0c 0d 11 12 14 17 2e 30 31 32"
+        assert data[4:].hex(" ") == "00 02 03 0c 0d 11 12 14 17 2e 30 31 32 37"
 
     def test_every_page_without_a_medium_too(self, drive):
         pages = (2, 3, 0xC, 0xD, 0x11, 0x12, 0x14, 0x17, 0x2E, 0x30, 0x31, 0x32)
