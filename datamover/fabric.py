@@ -296,6 +296,7 @@ class NetworkFabric:
             timing=self._timing,
             credentials=self._login.credentials,
             mutual=self._login.mutual,
+            attended=True,
         )
         return _Link(target, portal, session)
 

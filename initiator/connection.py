@@ -27,7 +27,8 @@ class Timing:
     """How long to be patient, in seconds.
 
     There is no limit on how long a command takes, as long as the target shows signs of life:
-    after `ping` seconds of silence it is asked for one, after `silence` it is given up.
+    after `ping` seconds of silence it is asked for one, after `silence` it is given up. An attended
+    session is looked after every `attend` seconds.
     """
 
     connect: float = 10.0
@@ -35,6 +36,7 @@ class Timing:
     ping: float = 10.0
     silence: float = 60.0
     logout: float = 5.0
+    attend: float = 5.0
 
 
 class Connection:

@@ -1,7 +1,8 @@
 """A session with a target: log in, then reach its logical units, from as many threads as you like.
 
-No thread of its own: whoever waits for a command moves the bytes of all, and hands over to the
-next waiting thread when its own command has ended.
+Whoever waits for a command moves the bytes of all, and hands over to the next waiting thread when
+its own command has ended. While nobody waits nobody listens, unless the session is attended: a
+thread then looks now and then whether the target wants something.
 """
 
 import contextlib
@@ -51,7 +52,8 @@ class Session:
     SessionLost where it cannot be reached; a redirection is followed. With `credentials` CHAP is
     offered, with `mutual` the target has to prove itself too. Digests are a matter of `offer`. When
     the connection is lost, every command under way and every later one raises SessionLost: log in
-    anew.
+    anew. An `attended` session answers the target's pings also while its program has nothing to
+    ask for a long time; it needs a `close`.
 
     `bytes_sent` and `bytes_received` count everything at the socket, login and all.
     """
@@ -68,6 +70,7 @@ class Session:
         credentials: Credentials | None = None,
         mutual: Credentials | None = None,
         algorithms: Sequence[Algorithm] = OFFERED,
+        attended: bool = False,
     ) -> None:
         self.portal = Portal(host, port)
         self.target_name = target_name
@@ -95,6 +98,10 @@ class Session:
         self._driving = False
         self._heard = time.monotonic()
         self._ping: Ping | None = None
+        self._over = threading.Event()
+        if attended:
+            name = f"attends {self.portal}"
+            threading.Thread(target=self._attend, name=name, daemon=True).start()
 
     def _log_in(
         self, new_login: Callable[..., InitiatorLogin]
@@ -290,8 +297,10 @@ class Session:
         try:
             while not request.done and (deadline is None or time.monotonic() < deadline):
                 self._step(deadline)
+            if self._core.has_output:  # the answer to a ping that came beside the end
+                self._flush()
         except ProtocolError as error:
-            self._fail(error if isinstance(error, SessionLost) else self._broken(error))
+            self._fail(self._loss(error))
         finally:
             self._driving = False
             if self._lost is not None:
@@ -311,11 +320,24 @@ class Session:
             self._lock.acquire()
         if self._lost is not None:
             raise self._lost
-        if ready and self._take_in():
-            if self._core.logout_requested:
-                raise SessionLost(f"{self.portal}: the target asked us to log out")
-        else:
+        if not ready or not self._take_in():
             self._mind_silence()
+
+    def _attend(self) -> None:
+        """Look after the session, in a thread of its own, until it is over."""
+        while not self._over.wait(self._timing.attend):
+            with self._lock:
+                if self._lost is None and not self._driving:
+                    self._look_after()
+
+    def _look_after(self) -> None:
+        """Take in and answer what has come while nobody waits for anything; the lock is held."""
+        try:
+            while self._take_in():
+                pass
+            self._flush()
+        except ProtocolError as error:
+            self._fail(self._loss(error))
 
     def _take_in(self) -> bool:
         """Receive and look at what has come; tell if anything had."""
@@ -325,6 +347,8 @@ class Session:
             self._heard = time.monotonic()
             if self._core.process():
                 self._changed.notify_all()
+            if self._core.logout_requested:
+                raise SessionLost(f"{self.portal}: the target asked us to log out")
         except ProtocolError:
             raise
         except BaseException:
@@ -347,7 +371,9 @@ class Session:
         if silent >= self._timing.ping and (self._ping is None or self._ping.done):
             self._ping = self._core.ping()
 
-    def _broken(self, error: ProtocolError) -> SessionLost:
+    def _loss(self, error: ProtocolError) -> SessionLost:
+        if isinstance(error, SessionLost):
+            return error
         if isinstance(error, DataDigestError):  # at ErrorRecoveryLevel 0 nothing is sent again
             return SessionLost(f"{self.portal}: data was damaged on its way: {error}")
         return SessionLost(f"{self.portal}: the target broke the protocol: {error}")
@@ -356,6 +382,7 @@ class Session:
         """The session is over; the lock is held."""
         if self._lost is None:
             self._lost = error
+            self._over.set()
             self._core.fail_all(error)
             # A driver may sleep on the descriptor: it is woken, and closes it on its way out.
             self._connection.shut_down()

@@ -22,6 +22,7 @@ def open_session(
     initiator_name: str = DEFAULT_INITIATOR_NAME,
     *,
     timing: Timing | None = None,
+    attended: bool = False,
 ) -> tuple[Session, int]:
     """Log in at the target of a unit's URL; return the session and the number of its LUN.
 
@@ -30,7 +31,8 @@ def open_session(
     place = Url.parse(url) if isinstance(url, str) else url
     if place.lun is None:
         raise InvalidName(f"{place} names a target; add the number of a unit: {place}/0")
-    return open_target(place, initiator_name, timing=timing), place.lun
+    session = open_target(place, initiator_name, timing=timing, attended=attended)
+    return session, place.lun
 
 
 def open_target(
@@ -38,6 +40,7 @@ def open_target(
     initiator_name: str = DEFAULT_INITIATOR_NAME,
     *,
     timing: Timing | None = None,
+    attended: bool = False,
 ) -> Session:
     """Log in at the target of a URL, whether it names a unit or not.
 
@@ -61,4 +64,5 @@ def open_target(
         credentials=login.credentials,
         mutual=login.mutual,
         algorithms=OFFERED if place.auth is None else (_ALGORITHMS[place.auth],),
+        attended=attended,
     )

@@ -99,7 +99,8 @@ class Meter:
 
     def open(self, url: str | Url) -> LogicalUnit:
         """Log in and return the unit of a URL; the caller closes its session."""
-        session, lun = open_session(url, timing=self._timing)
+        # Of the units of a job one may have nothing to do for as long as another one winds.
+        session, lun = open_session(url, timing=self._timing, attended=True)
         self._sessions.append(session)
         return session.unit(lun)
 

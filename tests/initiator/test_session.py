@@ -142,6 +142,52 @@ def test_a_slow_command_is_waited_for_as_long_as_the_target_lives():
         assert NOP_OUT in [header[0] for header in target.seen]
 
 
+def pings_of(target, tag):
+    return [
+        header
+        for header in target.seen
+        if header[0] == NOP_OUT and header[16:24] == struct.pack(">II", NO_TAG, tag)
+    ]
+
+
+def until(condition):
+    deadline = time.monotonic() + 5
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize("attended", [True, False])
+def test_an_attended_session_answers_while_nobody_asks_for_anything(attended):
+    timing = Timing(logout=0.5, attend=0.02)
+    with (
+        ScriptedTarget(obliging) as target,
+        Session("127.0.0.1", target.port, NAME, timing=timing, attended=attended) as session,
+    ):
+        target.send(nop_in(NO_TAG, target.stat_sn, transfer_tag=77))
+        if attended:
+            until(lambda: pings_of(target, 77))
+        else:
+            time.sleep(0.2)
+            assert not pings_of(target, 77)
+        assert session.unit(0).submit(TEST_UNIT_READY).wait().status is Status.GOOD
+        until(lambda: len(pings_of(target, 77)) == 1)
+
+
+def test_an_attended_session_knows_that_its_target_has_gone():
+    timing = Timing(logout=0.5, attend=0.02)
+    with ScriptedTarget(obliging) as target:
+        session = Session("127.0.0.1", target.port, NAME, timing=timing, attended=True)
+        name = f"attends {session.portal}"
+        pending = session.unit(0).submit(TEST_UNIT_READY)
+        until(lambda: pending.done)  # nobody waits for it, and its end is seen
+        target.hang_up()
+        until(lambda: session._over.is_set())
+        with pytest.raises(SessionLost):
+            session.unit(0).submit(TEST_UNIT_READY)
+    until(lambda: all(thread.name != name for thread in threading.enumerate()))
+
+
 def test_a_silent_target_is_given_up():
     with ScriptedTarget(lambda target, header, data: []) as target:
         session = session_with(target)

@@ -86,7 +86,7 @@ class ScriptedTarget:
         self._listener.close()
         if self._connection is not None:
             with contextlib.suppress(OSError):
-                self._connection.shutdown(socket.SHUT_RDWR)
+                self.hang_up()
         self._thread.join(5)
 
     def next_stat_sn(self) -> int:
@@ -97,6 +97,10 @@ class ScriptedTarget:
         assert self._connection is not None
         self.bytes_sent += len(pdu)
         self._connection.sendall(pdu)
+
+    def hang_up(self) -> None:
+        assert self._connection is not None
+        self._connection.shutdown(socket.SHUT_RDWR)
 
     def _run(self) -> None:
         with contextlib.suppress(OSError, EOFError):
