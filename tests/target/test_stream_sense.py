@@ -1,7 +1,8 @@
 """What a tape drive says when something is not as asked: key, code, bits, INFORMATION, position.
 
 Each test is one row of the sense table that SSC-4 and the drives' reference manuals agree on; the
-Linux st driver takes its position and its errno from exactly these. Data goes by CDB bytes.
+Linux st driver takes its position and its errno from exactly these. Data goes by CDB bytes. IBM's
+LTO reference (GA32-0928-06, table 16) says the same, but for two rows that are noted where they are.
 """
 
 import os
@@ -378,6 +379,7 @@ class TestWrite:
         assert reply.sense == sense(8, 0x0005, 2, eom=True)
 
     def test_several_fixed_blocks_into_the_early_warning_zone_are_all_written(self, small):
+        """(IBM's drives stop behind the first and say so in INFORMATION.)"""
         small.set_block_length(1000)
         data = os.urandom(9000)
         assert small.sense(write(9, fixed=True), data) == sense(0, 0x0002, 0, eom=True)
@@ -495,6 +497,11 @@ class TestWrite:
 
 
 class TestDamagedMedium:
+    """A block that cannot be read is passed, as on HP's drives, so that a reader gets at the next.
+
+    (IBM's stay before it.)
+    """
+
     @pytest.fixture
     def damaged(self, drive):
         """`a b c d`, of which b can no longer be read."""

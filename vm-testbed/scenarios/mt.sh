@@ -92,7 +92,7 @@ mt eod
 mt eject
 # O_NONBLOCK: without it the driver waits two minutes for someone to insert a tape
 fails "read of an ejected tape" dd if="$tape" of=/dev/null bs=64k count=1 iflag=nonblock
-mt load
+mt load # st hears of it from no unit attention (LTO drives tell other initiators), so it knows no file number
 at "position after load" 0
 mt rewind
 matches "status after load" "BOT ONLINE" "$(mt status)"
