@@ -2,7 +2,7 @@
 
 Each test is one row of the sense table that SSC-4 and the drives' reference manuals agree on; the
 Linux st driver takes its position and its errno from exactly these. Data goes by CDB bytes. IBM's
-LTO reference (GA32-0928-06, table 16) says the same, but for two rows that are noted where they are.
+LTO reference (GA32-0928-06, table 16) says the same, but for two rows, noted where they are.
 """
 
 import os
