@@ -148,7 +148,8 @@ class Unit:
     def select_mode_page(self, page: bytes) -> None:
         """Take a page from MODE SELECT, of known code and length and changed only where allowed.
 
-        May raise ScsiError. When it returns, other nexuses are told that mode parameters changed.
+        May raise ScsiError, with a pointer into the page. When it returns, other nexuses are told
+        that mode parameters changed.
         """
         raise illegal_request(Asc.INVALID_FIELD_IN_PARAMETER_LIST)
 

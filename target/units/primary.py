@@ -1,5 +1,7 @@
 """The commands that every logical unit answers (SPC-4 chapter 6)."""
 
+from dataclasses import replace
+
 from serverfree.scsi.cdb.primary import (
     Inquiry,
     ModeSelect6,
@@ -15,6 +17,7 @@ from serverfree.scsi.cdb.primary import (
     TestUnitReady,
 )
 from serverfree.scsi.errors import (
+    CheckCondition,
     illegal_request,
     invalid_field_in_cdb,
     invalid_field_in_parameter_list,
@@ -157,12 +160,22 @@ def mode_select(unit: Unit, command: Command) -> None:
         unit.select_mode_medium(data.medium_type, data.device_specific)
         if data.block_descriptor:
             unit.select_block_descriptor(data.block_descriptor, 8 if ten else 4, command.nexus)
-        for page in data.pages:
-            unit.select_mode_page(page)
+        for page, offset in zip(data.pages, data.offsets, strict=True):
+            _select_page(unit, page, offset)
         if cdb.save_pages:
             unit.save_mode_pages()
     if before != (unit.mode_medium(), unit.mode_block_descriptor(long_lba=True), unit.mode_pages()):
         unit.raise_attention(Asc.MODE_PARAMETERS_CHANGED, but=command.nexus)
+
+
+def _select_page(unit: Unit, page: bytes, offset: int) -> None:
+    try:
+        unit.select_mode_page(page)
+    except CheckCondition as error:
+        pointer = error.sense.pointer
+        if pointer is not None:  # the unit sees a page, the initiator sent a list
+            error.sense.pointer = replace(pointer, byte=pointer.byte + offset)
+        raise
 
 
 def _check_page(known: ModePage | None, page: bytes, offset: int) -> None:

@@ -138,6 +138,9 @@ class TestServices:
         drive.good(bytes.fromhex("05 00 00 00 00 00"))
 
 
+COMPRESSION = "0f 0e c0 80 000000ff 000000ff 00000000"
+
+
 class TestModes:
     def test_header_and_descriptor_as_linux_st_asks(self, drive):
         assert drive.good(bytes.fromhex("1a 00 00 00 0c 00")) == bytes.fromhex(
@@ -166,6 +169,8 @@ class TestModes:
             # Unbuffered mode would do, and a block length, but for what comes behind them.
             ("00 00 00 08 58 00 00 00 00 00 04 00", 4, None),
             ("00 00 00 08 00 00 00 00 00 00 04 00 0f 0e 80 80" + "00" * 12, 14, 6),
+            # Compression would do, but for a write mode that is none.
+            (f"00 00 10 00 {COMPRESSION} 50 01 00 1c 00 f0" + "00" * 26, 25, 7),
             ("00 00 10 00 0f 0e 80 80" + "00" * 12, 6, 6),  # a drive that cannot compress
             ("00 00 10 00 10 0e 00 01" + "00" * 12, 7, 0),  # another partition
         ],
