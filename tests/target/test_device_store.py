@@ -113,22 +113,30 @@ def test_blocks_smaller_than_a_sector_are_written_one_by_one(image: Path) -> Non
     assert image.read_bytes()[:4096] == b"a" * 1536 + b"b" * 512 + b"a" * 2048
 
 
-def test_a_device_has_one_user(device: Path, tmp_path: Path) -> None:
-    require("mkfs.xfs")
-    store = open_file_store(device)
-    with pytest.raises(StoreError, match="in use on this machine"):
-        open_file_store(device)
-    with pytest.raises(StoreError, match="served by another target"):
-        open_file_store(device, readonly=True)
-    # The kernel too keeps off while we have it.
+def test_a_device_has_one_user(image: Path, tmp_path: Path) -> None:
+    require("mkfs.xfs", "mount")
+    os.truncate(image, 512 * MIB)
     folder = tmp_path / "mounted"
     folder.mkdir()
-    mount = subprocess.run(
-        [str(find("mount")), str(device), str(folder)], capture_output=True, text=True, check=False
-    )
-    assert mount.returncode != 0
-    store.close()
-    open_file_store(device).close()
+    with loop_device(image) as device:
+        subprocess.run([str(find("mkfs.xfs")), "-q", str(device)], check=True)
+        mount = [str(find("mount")), str(device), str(folder)]
+        store = open_file_store(device)
+        with pytest.raises(StoreError, match="in use on this machine"):
+            open_file_store(device)
+        with pytest.raises(StoreError, match="served by another target"):
+            open_file_store(device, readonly=True)
+        # The kernel too keeps off while we have it, and we while the kernel has it.
+        refused = subprocess.run(mount, capture_output=True, text=True, check=False)
+        assert refused.returncode != 0
+        assert "busy" in refused.stderr or "already mounted" in refused.stderr, refused.stderr
+        store.close()
+        subprocess.run(mount, check=True)
+        try:
+            with pytest.raises(StoreError, match="in use on this machine"):
+                open_file_store(device)
+        finally:
+            subprocess.run(["umount", str(folder)], check=True)
 
 
 def test_what_a_disk_must_not_forget_does_not_lie_in_the_device_folder(
