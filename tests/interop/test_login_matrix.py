@@ -1,4 +1,4 @@
-"""Logins of every kind, ours against others: CHAP algorithm x direction x digests.
+"""Logins of every kind, ours against others: CHAP algorithm x direction x digests x MaxConnections.
 
 Each login that succeeds carries data that is compared, so that a digest computed wrongly, or not
 at all, would show.
@@ -121,6 +121,22 @@ def test_our_client_at_our_target(ours, algorithm, mutual, header, data):
     ) as session:  # fmt: skip
         assert (session.parameters.header_digest, session.parameters.data_digest) == (header, data)
         moves_data(session, 0)
+
+
+@pytest.mark.parametrize(
+    ("peer", "lun", "agreed"), [("tgt", 1, 1), ("istgt", 0, 4), ("ours", 0, 1)]
+)
+@pytest.mark.parametrize(("header", "data"), DIGESTS)
+@pytest.mark.parametrize("mutual", [None, STORE])
+def test_as_many_connections_as_both_can_have(request, peer, lun, agreed, mutual, header, data):
+    """The least of what both say (13.2)."""
+    server = request.getfixturevalue(peer)
+    wish = Offer(header_digest=(header,), data_digest=(data,), max_connections=8)
+    with Session(
+        "127.0.0.1", server.port, server.NAME, credentials=ALICE, mutual=mutual, offer=wish
+    ) as session:
+        assert session.parameters.max_connections == agreed
+        moves_data(session, lun)
 
 
 @pytest.mark.parametrize("peer", ["tgt", "istgt", "ours"])
