@@ -32,3 +32,11 @@ class Case:
     def ratio(self) -> float:
         """Return our median over the rival's."""
         return statistics.median(self.ours) / statistics.median(self.theirs)
+
+    @property
+    def spread(self) -> str:
+        """Return the lowest and highest ratio of the rounds, for people; "" of a single one."""
+        if len(self.ours) != len(self.theirs) or len(self.ours) < 2:
+            return ""
+        rounds = [one / other for one, other in zip(self.ours, self.theirs, strict=True)]
+        return f"{min(rounds):.2f}-{max(rounds):.2f}"

@@ -32,7 +32,7 @@ RESULTS = Path("build/bench.json")
 def show(cases: list[Case], memory: dict[str, int]) -> None:
     """Print the ratios, and keep every figure of the run in a file."""
     table = Table(title="serverfree against others, medians of one run")
-    for column in ("", "ours", "rival", "", "ratio", "CPU us"):
+    for column in ("", "ours", "rival", "", "ratio", "rounds", "CPU us"):
         table.add_column(column, justify="right" if column in ("ours", "ratio") else "left")
     for case in cases:
         unit = "/s" if case.unit == "extents/s" else case.unit
@@ -43,9 +43,11 @@ def show(cases: list[Case], memory: dict[str, int]) -> None:
             f"{theirs:,.0f} ({case.rival})",
             unit,
             f"{case.ratio:.2f}",
+            case.spread,
             case.cpu,
         )
     Console().print(table)
+    print("rounds: the lowest and the highest ratio of a single round")
     print("CPU us: of the server for a request, ours / theirs; of the mover for 256 KiB, an extent")
     for name, size in memory.items():
         print(f"memory of the {name}: {size / MiB:.0f} MiB")
