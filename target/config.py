@@ -38,8 +38,9 @@ class Limits:
 
     login_timeout: int = 15  # seconds that a login may take
     # Seconds of silence after which an initiator is pinged, 0: never; and those it has to answer.
-    # Off by default, since TCP finds hosts that are dead, and an initiator without a thread of its
-    # own (ours, libiscsi's) answers no ping while its program is busy elsewhere.
+    # Off by default: TCP finds a dead host within a minute, while an initiator without a thread of
+    # its own answers no ping as long as its program is busy elsewhere. libiscsi then comes back by
+    # itself, but as a new nexus: seen with 1 s, an idle program's next command ended with 6/29/00.
     ping_interval: int = 0
     ping_timeout: int = 30
     connections: int = 1024  # at one portal
