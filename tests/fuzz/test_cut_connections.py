@@ -9,13 +9,21 @@ import pytest
 
 from support import servers
 from support.process import footprint, settles
-from support.scapy_iscsi import DataOut, LoginRequest, ScsiCommand, TaskManagement
+from support.scapy_iscsi import (
+    DataOut,
+    LoginRequest,
+    LogoutRequest,
+    ScsiCommand,
+    TaskManagement,
+    TextRequest,
+)
 from support.wire import DATA_IN, FINAL, R2T, READ, WRITE, Ended, WireClient
 
 pytestmark = pytest.mark.served
 
 KiB, MiB = 1 << 10, 1 << 20
 DISK, COPY, TAPE = 0, 1, 2
+TEXT_RESPONSE = 0x24
 LENGTH = 4 * MiB
 BLOCKS = LENGTH // 512
 REGION = 2048  # the LBA of what is written
@@ -177,6 +185,21 @@ def a_copy_that_runs(client: Cut) -> None:
     assert settles(lambda: client.command(bytes(6), lun=COPY).status == 0)
 
 
+def a_text_request_in_parts(client: Cut) -> None:
+    """The first of several PDUs (the C bit), and then nothing."""
+    client.send(
+        TextRequest(
+            flags=0x40, initiator_task_tag=2000, cmd_sn=client.cmd_sn, data=b"SendTargets=A" * 100
+        )
+    )
+    assert client.receive().opcode == TEXT_RESPONSE
+
+
+def a_logout_whose_answer_nobody_reads(client: Cut) -> None:
+    client.begin(WRITE_10, length=LENGTH, flags=WRITE)
+    client.send(LogoutRequest(immediate=1, initiator_task_tag=2001, cmd_sn=client.cmd_sn))
+
+
 def designator(client: WireClient, lun: int) -> bytes:
     """The first designation descriptor of VPD page 83h."""
     page = client.command(bytes.fromhex("12018300ff00"), lun=lun, data_in=255).data
@@ -207,6 +230,8 @@ STATES: list[Callable[[Cut], None]] = [
     a_tape_write_with_half_its_data,
     tape_motion_in_the_queue,
     a_copy_that_runs,
+    a_text_request_in_parts,
+    a_logout_whose_answer_nobody_reads,
 ]
 
 
