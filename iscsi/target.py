@@ -47,10 +47,10 @@ from serverfree.iscsi.pdu import (
     TaskManagementRequest,
     TaskManagementResponse,
     TextRequest,
-    TextResponse,
 )
 from serverfree.iscsi.task import BIDIRECTIONAL, DataOutTransfers, Task
 from serverfree.iscsi.text import Pair
+from serverfree.iscsi.text_exchange import TextExchange
 from serverfree.iscsi.transfer import data_in_pdus
 from serverfree.scsi.sense import Asc, Sense, SenseKey
 from serverfree.scsi.status import Status
@@ -69,7 +69,6 @@ OFFER = Offer(
     data_pdu_in_order=False,
     data_sequence_in_order=False,
 )
-_MAX_TEXT = 64 << 10
 # Immediate commands come beside the window, so they have a limit of their own (4.2.2.1); and what
 # comes early is kept whole, unasked, so that has one too.
 _MAX_IMMEDIATE = 32
@@ -145,8 +144,7 @@ class TargetConnection:
         self._early: dict[int, RawPdu | None] = {}
         self._early_bytes = 0
         self._behind: list[RawPdu] = []  # immediate requests that concern commands still missing
-        self._text = b""  # of a request that comes in several PDUs
-        self._text_left: dict[int, bytes] = {}  # by transfer tag: the rest of a long answer
+        self._texts = TextExchange(self.transfers.new_tag)
 
     # ---------------------------------------------------------------- what came in
 
@@ -324,24 +322,11 @@ class TargetConnection:
         return request
 
     def _text_request(self, request: TextRequest) -> TextRequest | None:
-        """Join a request of several PDUs, hand out a long answer in parts (11.10, 11.11)."""
-        if request.target_transfer_tag != NO_TAG and not self._text:
-            rest = self._text_left.pop(request.target_transfer_tag, None)
-            if rest is None:
-                raise RejectPdu(RejectReason.INVALID_PDU_FIELD, "unknown target transfer tag")
-            self.reply_text(request, rest)
-            return None
-        self._text += bytes(request.data)
-        if len(self._text) > _MAX_TEXT:
-            self._text = b""
-            raise RejectPdu(RejectReason.PROTOCOL_ERROR, "text request too long")
-        if request.more:
-            # An empty answer asks for the next part.
-            tag = request.initiator_task_tag
-            self._send(TextResponse(tag, self.transfers.new_tag(), request.lun, final=False))
-            return None
-        request.data, self._text = self._text, b""
-        return request
+        outcome = self._texts.receive(request, self._max_send)
+        if isinstance(outcome, TextRequest):
+            return outcome
+        self._send(outcome)
+        return None
 
     # ---------------------------------------------------------------- tasks
 
@@ -546,15 +531,7 @@ class TargetConnection:
 
     def reply_text(self, request: TextRequest, text: bytes) -> None:
         """Answer a text request, in parts that the initiator fetches if it is long (11.11)."""
-        part, rest = text[: self._max_send], text[self._max_send :]
-        response = TextResponse(request.initiator_task_tag, lun=request.lun, data=part)
-        if rest:
-            if len(self._text_left) >= QUEUE_DEPTH:
-                raise ProtocolError("too many text answers left unread")
-            response.target_transfer_tag = self.transfers.new_tag()
-            response.final, response.more = False, True
-            self._text_left[response.target_transfer_tag] = rest
-        self._send(response)
+        self._send(self._texts.answer(request, text, self._max_send))
 
     def negotiate(self, pairs: list[Pair]) -> list[Pair]:
         """Return the answers to keys in full feature phase: what may change then, does (13).
