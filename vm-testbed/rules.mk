@@ -4,8 +4,8 @@
 #   make vm SCENARIO=name     one of them (several: SCENARIO='one two')
 #   make vm-table             write the table of the last full run into vm-testbed/README.md
 
-VM_PROGRAMS := qemu-system-x86_64 mmdebstrap mke2fs setpriv
-VM_PACKAGES := qemu-system-x86 mmdebstrap e2fsprogs util-linux
+VM_PROGRAMS := qemu-system-x86_64 mmdebstrap mke2fs setpriv ntfs-3g fusermount
+VM_PACKAGES := qemu-system-x86 mmdebstrap e2fsprogs util-linux ntfs-3g fuse3
 
 .PHONY: vm vm-packages vm-table
 

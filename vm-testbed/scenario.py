@@ -9,8 +9,8 @@
 
 Unit options are those of `serverfree target` (design.md section 5); of ours are `fill=random` (a
 disk's file holds random bytes before the target starts) and `like=UNIT` (the same bytes as it).
-A target's own line may begin with `port-in-discovery;`: it announces the address that the guest
-reaches, as `--advertise` does it.
+A target's own line may begin with `port-in-discovery;` (it announces the address that the guest
+reaches, as `--advertise` does it) and with `api;` (it has a management API, for snapshots).
 """
 
 import re
@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent / "scenarios"
+_TARGET_FLAGS = ("port-in-discovery", "api")
 _LINE = re.compile(r"# ([a-z]+)(?: ([a-z0-9]+))?: (.*)")
 
 
@@ -39,6 +40,7 @@ class TargetWish:
     name: str
     units: tuple[UnitWish, ...]
     advertise: bool
+    api: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +109,11 @@ def _take(header: _Header, key: str, name: str | None, value: str, where: str) -
     if name is None:
         raise ScenarioError(f"{where}: a target needs a name")
     words = [part.split() for part in value.split(";") if part.strip()]
-    advertise = words[:1] == [["port-in-discovery"]]
-    units = [_unit(entry, where) for entry in words[advertise:]]
-    header.targets.append(TargetWish(name, tuple(units), advertise))
+    flags = set()
+    while words and words[0][0] in _TARGET_FLAGS and len(words[0]) == 1:
+        flags.add(words.pop(0)[0])
+    units = tuple(_unit(entry, where) for entry in words)
+    header.targets.append(TargetWish(name, units, "port-in-discovery" in flags, "api" in flags))
 
 
 def _unit(words: list[str], where: str) -> UnitWish:

@@ -2,7 +2,8 @@
 
 Every target is a process of its own, reached by the guest at 10.0.2.2. What a scenario may ask:
 
-    host serverfree ARG...         our own command line, run on the host
+    host serverfree ARG...         our own command line, run on the host; its catalog is the
+                                   scenario's, its array the target that has the API
     host url TARGET UNIT           a unit's URL as seen from the host (for `host serverfree`)
     host mover-url                 the copy manager's
     host lio-url LUN               a LUN of the guest's LIO, as seen from the host
@@ -20,6 +21,7 @@ Every target is a process of its own, reached by the guest at 10.0.2.2. What a s
 
 import hashlib
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -53,6 +55,7 @@ class Storage:
         self._disks: dict[str, Path] = {}
         self._targets: dict[str, Server] = {}
         self._mover: Server | None = None
+        self._array: str | None = None
         self.env: dict[str, str] = {}
 
     def __enter__(self) -> Self:
@@ -60,6 +63,7 @@ class Storage:
             self._folder = Path(
                 self._stack.enter_context(tempfile.TemporaryDirectory(prefix="vm-storage-"))
             )
+            os.environ["SERVERFREE_TOKEN"] = secrets.token_urlsafe()  # known to both ends
             for wish in self._scenario.targets:
                 self._start_target(wish)
             if self._scenario.mover:
@@ -119,12 +123,16 @@ class Storage:
         seen_by_guest = f"{GATEWAY}:{portal.rpartition(':')[2]}"
         if wish.advertise:
             arguments += ["--advertise", seen_by_guest]
+        if wish.api:
+            management = f"127.0.0.1:{_free_port()}"  # the same one after a restart
+            self._array = f"http://{management}"
+            arguments += ["--api", management]
         server = self._stack.enter_context(Server("target", arguments, portal))
         self._targets[wish.name] = server
         self.env[f"PORTAL_{wish.name}"] = seen_by_guest
         self.env[f"IQN_{wish.name}"] = name
-        for served in server.units.values():
-            self.env[f"LUN_{wish.name}_{served.name}"] = str(served.lun)
+        for unit in wish.units:
+            self.env[f"LUN_{wish.name}_{unit.name}"] = str(server[unit.name].lun)
 
     def _unit_argument(self, unit: UnitWish) -> str:
         path = self._folder / unit.name
@@ -173,6 +181,11 @@ class Storage:
             [sys.executable, "-P", "-m", "serverfree.cli.main", *argv],
             stdin=subprocess.DEVNULL,
             capture_output=True,
+            env={
+                **os.environ,
+                "XDG_DATA_HOME": str(self._folder / "data-home"),
+                **({"SERVERFREE_ARRAY": self._array} if self._array else {}),
+            },
             timeout=COMMAND_TIMEOUT,
             check=False,
         )

@@ -133,13 +133,14 @@ class TestHeaders:
         scenario = self.read(
             tmp_path,
             "# target s: port-in-discovery; disk a size=1MiB thin; tape t capacity=2MiB\n"
-            "# target u: disk b size=3MiB fill=random\n# mover: s guest\n# alone: yes",
+            "# target u: api; disk b size=3MiB fill=random\n# mover: s guest\n# alone: yes",
         )
         first, second = scenario.targets
-        assert (first.name, first.advertise) == ("s", True)
+        assert (first.name, first.advertise, first.api) == ("s", True, False)
         assert [(unit.kind, unit.name) for unit in first.units] == [("disk", "a"), ("tape", "t")]
         assert first.units[0].options == {"size": "1MiB", "thin": ""}
-        assert (second.advertise, second.units[0].options["fill"]) == (False, "random")
+        assert (second.advertise, second.api) == (False, True)
+        assert second.units[0].options == {"size": "3MiB", "fill": "random"}
         assert scenario.mover == ("s", "guest")
         assert scenario.alone
 
