@@ -26,6 +26,7 @@ from serverfree.datamover.held import HeldData
 from serverfree.datamover.plan import Planner, Progress, Step, Workshop
 from serverfree.datamover.units import Aborted, Issued, Role
 from serverfree.scsi.sense import Asc
+from serverfree.scsi.status import Status
 
 _LOOK_AHEAD = 64  # segments whose disk reads may be sent before their turn
 
@@ -116,6 +117,7 @@ class Engine:
         self._planned = 0
         self._unplannable: CopyAborted | None = None
         self._may_read_current = False
+        self._failed = False
         self._reading = self._writing = 0  # bytes of the commands under way
         # Units that are a destination of any step so far: what is read elsewhere need not be
         # held against the writes.
@@ -131,10 +133,11 @@ class Engine:
                 self._ahead = max(0, self._ahead - 1)
             self._settle_writes()
         except Aborted:
-            self._quiesce()
-            number = max(0, self._progress.segments_processed - 1)
-            residual = self._steps[0].residual if self._steps else None
-            raise _cleared().in_segment(number, residual) from None
+            step = self._quiesce(count=True) or (self._steps[0] if self._steps else None)
+            number = max(0, self._progress.segments_processed - 1) if step is None else step.number
+            residual = None if step is None else step.residual
+            cleared = CopyAborted(Asc.COMMANDS_CLEARED_BY_DEVICE_SERVER)
+            raise cleared.in_segment(number, residual) from None
         except BaseException:
             self._quiesce()
             raise
@@ -151,7 +154,7 @@ class Engine:
             raise self._unplannable
 
     def _carry_out(self, step: Step) -> None:
-        self._check_abort(step)
+        self._check_abort()
         if step.function is not None:
             self._settle_writes()
             workshop = Workshop(
@@ -159,7 +162,7 @@ class Engine:
                 self._progress,
                 self._held,
                 self._digests,
-                lambda: self._check_abort(step),
+                self._check_abort,
             )
             try:
                 step.function(workshop)
@@ -263,13 +266,14 @@ class Engine:
                 self._complete_write()
             else:
                 self._read_ahead(force=True)
-        self._check_abort(step)
+        self._check_abort()
         read = self._reads[0]
         try:
             read.finish()
             self._read_ended()
         except CopyAborted as error:
             self._read_ended()
+            self._failed = True  # a tape stays where it has: nothing more is read
             self._settle_writes()
             raise error.in_segment(step.number, step.residual) from None
         self._source.append(self._trim(read))
@@ -293,7 +297,7 @@ class Engine:
 
         Many small ones are sent when half of them have come, so that adjacent ones meet.
         """
-        if len(self._reads) > DISK_DEPTH // 2:
+        if len(self._reads) > DISK_DEPTH // 2 or self._failed:
             return
         while (step := self._next_to_read()) is not None:
             run = step.source
@@ -410,7 +414,7 @@ class Engine:
             len(self._writes) >= run.depth or self._writing + size > DISK_WINDOW
         ):
             self._complete_write()
-        self._check_abort(step)
+        self._check_abort()
         front, back = run.edges(offset, size)
         chunks = self._destination.take(size - front - back)
         views = edges.around([view for view, _ in chunks], front, back)
@@ -429,10 +433,13 @@ class Engine:
         self._writes.popleft()
         self._writing -= write.size
         self._slabs.release(write.chunks)
-        write.step.written += written
-        self._progress.bytes_written += max(0, written - write.kept)
+        self._count(write, written)
         if failure is not None:
             raise failure.in_segment(write.step.number, write.step.residual)
+
+    def _count(self, write: _Write, written: int) -> None:
+        write.step.written += written
+        self._progress.bytes_written += max(0, written - write.kept)
 
     def _settle_writes(self) -> None:
         while self._writes:
@@ -502,7 +509,7 @@ class Engine:
         backwards = self._held.backwards() if step.holds else None
         end = step.to_write
         while end:
-            self._check_abort(step)
+            self._check_abort()
             size = min(destination.piece, end)
             end -= size
             front, back = destination.edges(end, size)
@@ -537,7 +544,7 @@ class Engine:
     def _digest_ascending(self, step: Step, source: DiskRun) -> None:
         """Read the source once more, for the digest of what is copied in the other direction."""
         for offset in range(0, source.length, source.piece):
-            self._check_abort(step)
+            self._check_abort()
             chunk = self._slabs.carve(min(source.piece, source.length - offset), force=True)
             assert chunk is not None
             try:
@@ -552,19 +559,26 @@ class Engine:
 
     # ------------------------------------------------------------------ the end
 
-    def _check_abort(self, step: Step) -> None:
+    def _check_abort(self) -> None:
         if self._aborted():
-            raise _cleared().in_segment(step.number, step.residual)
+            raise Aborted
 
-    def _quiesce(self) -> None:
-        """Let every command end: their buffers must not change hands before."""
+    def _quiesce(self, *, count: bool = False) -> Step | None:
+        """Let every command end: their buffers must not change hands before.
+
+        With `count` what the writes have still written is counted, up to the first that failed;
+        return the step of that one.
+        """
+        failed: Step | None = None
         for read in self._reads:
             read.issued.settle(read.run.unit.give_up)
         for write in self._writes:
-            write.issued.settle(write.run.unit.give_up)
+            result = write.issued.settle(write.run.unit.give_up)
+            if count and failed is None:
+                if result is not None and result.status is Status.GOOD:
+                    self._count(write, write.size)
+                else:
+                    failed = write.step
         self._reads.clear()
         self._writes.clear()
-
-
-def _cleared() -> CopyAborted:
-    return CopyAborted(Asc.COMMANDS_CLEARED_BY_DEVICE_SERVER)
+        return failed

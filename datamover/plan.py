@@ -76,7 +76,7 @@ class Workshop:
     held: HeldData
     digests: Digests
     check: Callable[[], None]
-    """Raises CopyAborted where the copy is to end."""
+    """Raises Aborted where the copy is to end."""
 
 
 @dataclass(slots=True)

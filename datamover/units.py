@@ -207,8 +207,8 @@ class Issued:
             self._pending = self._submit()
         return None
 
-    def settle(self, give_up: Callable[[], None]) -> None:
-        """Bring it to its end, whatever that is: its buffers are free then.
+    def settle(self, give_up: Callable[[], None]) -> Result | None:
+        """Bring it to its end, whatever that is, and return it: its buffers are free then.
 
         Where the copy is to end and the command does not, `give_up` gives up the way to the unit.
         """
@@ -216,11 +216,11 @@ class Issued:
         with contextlib.suppress(*CARRIER_FAILURES):
             while pending is not None:
                 try:
-                    pending.wait(_ABORT_SECONDS)
-                    return
+                    return pending.wait(_ABORT_SECONDS)
                 except CommandTimeout:
                     if self._activity.aborted():
                         give_up()
+        return None
 
 
 class CopyUnit:
