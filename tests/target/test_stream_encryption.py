@@ -311,7 +311,7 @@ class TestProtection:
     def test_methods_that_are_not_there(self, drive, page, byte):
         data = bytes.fromhex("00 00 10 00 4a f0 00 1c" + page) + bytes(25)
         refused = drive.sense(bytes.fromhex("15 10 00 00 24 00"), data)
-        assert (refused.asc, refused.pointer.byte) == (0x2600, byte)
+        assert (refused.asc, refused.pointer.byte) == (0x2600, 4 + byte)  # behind the header
 
     def test_vpd_page_names_the_method(self, drive):
         assert drive.good(bytes.fromhex("12 01 b5 00 ff 00")) == bytes.fromhex(
