@@ -413,6 +413,31 @@ class SnapshotOrigin:
                 snapshot.clone.destroy()
             self._names.discard(name)
 
+    def forget(self, reason: str) -> None:
+        """Make all snapshots invalid and remove the old content that they hold. Raises OSError.
+
+        They stay in the list until they are deleted.
+        """
+        with self.quiet_gate.lock:
+            given_up = list(self._snapshots)
+            for snapshot in given_up:
+                snapshot.invalid_because = snapshot.invalid_because or reason
+        if not given_up:
+            return
+        # 1. No later process believes them ...
+        self._save()
+        # 2. ... before anything of theirs is missing.
+        with self.quiet_gate.lock:
+            self._copying = any(one.needs_delta() for one in self._snapshots)
+        for generation in reversed(self._generations):
+            if generation.delta is not None:
+                generation.delta.destroy()
+        for snapshot in given_up:
+            if snapshot.clone is not None:
+                snapshot.clone.destroy()
+            # What an earlier process could not remove has not been opened by this one.
+            self._state.path(snapshot.stem, CLONE).unlink(missing_ok=True)
+
     def changes(self, since: int, name: str) -> tuple[list[tuple[int, int]], bool]:
         """Return the (offset, length) that changed from generation `since` to a snapshot.
 

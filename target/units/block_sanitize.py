@@ -20,6 +20,7 @@ from serverfree.scsi.errors import (
 )
 from serverfree.scsi.medium import OVERWRITE_HEADER, FormatList, OverwriteList
 from serverfree.scsi.sense import Asc, Sense, SenseKey
+from serverfree.target.backstore.snapshot_origin import SnapshotOrigin
 from serverfree.target.units.base import Row, Table, table_of
 from serverfree.target.units.block_device import STEP, BlockDevice
 from serverfree.target.units.command import Command, Lane, Nexus
@@ -83,7 +84,7 @@ def _begin_sanitize(
     unit.operation.begin(
         Asc.LOGICAL_UNIT_NOT_READY_SANITIZE_IN_PROGRESS,
         Asc.SANITIZE_COMMAND_FAILED,
-        lambda: _alone(unit, steps),
+        lambda: _alone(unit, lambda: _with_points_in_time(unit, steps)),
         lambda: _forget(unit, command.nexus),
     )
     # 3. ... and the command ends now, or with the operation.
@@ -95,6 +96,18 @@ def _alone(unit: BlockDevice, steps: Callable[[], Steps]) -> Steps:
     with unit.exclusion.alone(0, unit.store.size):
         pass
     yield from steps()
+
+
+def _with_points_in_time(unit: BlockDevice, steps: Callable[[], Steps]) -> Steps:
+    """No snapshot and no token may show what was there (4.11), nor one that is made meanwhile."""
+    _forget_snapshots(unit)
+    yield from steps()
+    _forget_snapshots(unit)
+
+
+def _forget_snapshots(unit: BlockDevice) -> None:
+    if isinstance(unit.store, SnapshotOrigin):
+        unit.store.forget("the disk has been sanitized")
 
 
 def _forget(unit: BlockDevice, nexus: Nexus) -> None:

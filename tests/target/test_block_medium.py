@@ -10,11 +10,15 @@ from serverfree.scsi.cdb.block_medium import ReassignBlocks
 from serverfree.scsi.cdb.primary import RequestSense, TestUnitReady
 from serverfree.scsi.log import unpack_log_page
 from serverfree.scsi.medium import FormatList, OverwriteList
+from serverfree.scsi.rod_token import RodType
 from serverfree.scsi.sense import Asc, Sense, SenseKey
+from serverfree.target.backstore.base import ReadError
 from serverfree.target.backstore.faulty import FaultyStore
 from serverfree.target.backstore.file import open_file_store
+from serverfree.target.backstore.snapshot_origin import SnapshotOrigin
 from serverfree.target.backstore.state import StateFile
 from serverfree.target.units.block import BlockUnit
+from serverfree.target.units.rod_medium import RodMedium
 from support.disk import NEXUS, OTHER, Host
 
 SIZE, BLOCK = 8 << 20, 512
@@ -113,6 +117,52 @@ def test_erased_blocks_tell_nothing_of_what_was_there(
         assert not any(left)
     else:
         assert len(set(left[:4096])) > 200  # random bytes
+
+
+def test_what_was_sanitized_is_in_no_snapshot_and_no_token(tmp_path: Path) -> None:
+    kept = tmp_path / "snapshots"
+    store = open_file_store(tmp_path / "d", SIZE, thin=True)
+    origin = SnapshotOrigin(store, kept, source=tmp_path / "d", clone=False)
+    disk = Host(BlockUnit("d", origin, state=StateFile(tmp_path / "d.state")))
+    disk.good(Write10(blocks=1), b"secret!!" * 64)
+    snapshot = origin.create("one", 0)
+    medium = RodMedium(disk.unit)
+    kinds = (RodType.PERSISTENT, RodType.CHANGE_VULNERABLE)
+    holds = [medium.hold(kind, [(0, BLOCK)]) for kind in kinds]
+    disk.good(Write10(blocks=1), b"x" * BLOCK)
+    assert bytes(holds[0].read(0, 8)) == snapshot.open().pread(0, 8) == b"secret!!"
+    assert any(b"secret!!" in path.read_bytes() for path in kept.iterdir())
+    # A clone that an earlier process had given up, and was killed before it removed it.
+    left = kept / f"{snapshot.stem}.clone"
+    left.write_bytes(b"secret!!")
+    disk.good(sanitize(2))
+    assert not any(
+        b"secret!!" in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()
+    )
+    assert (snapshot.valid, [hold.valid for hold in holds]) == (False, [False, False])
+    with pytest.raises(ReadError, match="sanitized"):
+        snapshot.open().pread(0, 8)
+    for hold in holds:
+        hold.release()
+    assert origin.create("two", 0).open().pread(0, SIZE) == bytes(SIZE)
+    disk.unit.close()
+    again = SnapshotOrigin(open_file_store(tmp_path / "d", None, thin=True), kept, clone=False)
+    assert next((one.name, one.valid) for one in again.snapshots()) == ("one", False)
+    again.close()
+
+
+def test_a_snapshot_taken_while_a_disk_is_sanitized_keeps_nothing(tmp_path: Path) -> None:
+    store = open_file_store(tmp_path / "d", SIZE)
+    origin = SnapshotOrigin(store, tmp_path / "snapshots", clone=False)
+    state = StateFile(tmp_path / "d.state")
+    disk = Host(BlockUnit("d", origin, state=state, operation_rate=SIZE))
+    disk.good(Write10(lba=SIZE // BLOCK - 1, blocks=1), b"secret!!" * 64)
+    disk.good(sanitize(2, 0x80))
+    snapshot = origin.create("meanwhile", 0)
+    wait_until_ready(disk)
+    assert not snapshot.valid
+    assert not any(b"secret!!" in path.read_bytes() for path in (tmp_path / "snapshots").iterdir())
+    disk.unit.close()
 
 
 def test_while_it_is_sanitized_a_disk_answers_what_it_may(tmp_path: Path) -> None:
