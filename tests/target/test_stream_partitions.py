@@ -107,7 +107,7 @@ def test_fdp_makes_a_small_second_partition(drive):
 )
 def test_partitions_that_cannot_be(drive, page):
     expected = sense(5, 0x2600)
-    expected.pointer = FieldPointer(3)
+    expected.pointer = FieldPointer(4 + 3)  # behind the header
     assert select(drive, bytes.fromhex(page)).sense == expected
     drive.good(format_medium(1))
     assert sizes(drive) == [100 * MB]
