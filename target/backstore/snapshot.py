@@ -33,6 +33,8 @@ class Generation:
     """Of the disk as it began."""
     chunks: ChangedChunks | None
     delta: Delta | None
+    passing: bool = False
+    """Nobody will ask for what changed since its snapshot."""
 
 
 @dataclass(eq=False)

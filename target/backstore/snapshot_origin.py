@@ -55,6 +55,7 @@ _CHUNKS = (4 << 10, 1 << 20)
 
 _PIECE = 1 << 20  # most bytes that are read and saved by one call
 _MOST_SNAPSHOTS = 64
+_MOST_FOR_EACH = 4  # generations, passing ones among them, for each that is to be kept
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -351,13 +352,15 @@ class SnapshotOrigin:
         cancelled: Event | None = None,
         progress: Callable[[Quietness], None] | None = None,
         notes: Mapping[str, Any] | None = None,
+        passing: bool = False,
     ) -> Snapshot:
         """Wait until nothing changed for `quiet` seconds, and take a snapshot at that moment.
 
         Changes are held up only while the moment is noted in memory. The snapshot is kept when
-        this returns. `notes` are JSON values to keep with it. Raises NotQuiet, Cancelled,
-        SnapshotError for a name that is taken, OSError and StoreError where the files cannot be
-        made.
+        this returns. `notes` are JSON values to keep with it. The generation that a `passing` one
+        begins is not counted among those that are kept to tell what changed. Raises NotQuiet,
+        Cancelled, SnapshotError for a name that is taken, OSError and StoreError where the files
+        cannot be made.
         """
         self._take_name(name)
         since = self.quiet_gate.clock()
@@ -366,6 +369,7 @@ class SnapshotOrigin:
         try:
             cloner = self._find_cloner()
             draft = self._draft(stem)
+            draft.passing = passing
             if cloner is not None:
                 # A clone begins with writing out what is dirty: let there be little.
                 self.quiet_gate.wait(quiet, timeout, cancelled, progress)
@@ -540,11 +544,21 @@ class SnapshotOrigin:
             needed = [one.generation for one in self._snapshots if one.needs_delta()]
             oldest = min(needed, default=None)
             gone = []
-            for generation in self._generations[: -self._keep]:
+            for generation in self._generations[: self._first_kept()]:
                 if oldest is None or generation.number < oldest:
                     gone.append(generation)
             self._generations = tuple(one for one in self._generations if one not in gone)
             return gone
+
+    def _first_kept(self) -> int:
+        """Return the place of the oldest generation that is kept to tell what changed."""
+        counted = 0
+        for place in range(len(self._generations) - 1, -1, -1):
+            behind = len(self._generations) - 1 - place
+            if counted == self._keep or behind == _MOST_FOR_EACH * self._keep:
+                return place + 1
+            counted += not self._generations[place].passing
+        return 0
 
     def _trim_and_save(self) -> None:
         gone = self._trim()

@@ -129,7 +129,8 @@ class SnapshotState:
             chunks = ChangedChunks.load(self.path(stem, CHANGED), size, shift)
         with contextlib.suppress(OSError, StoreError):
             delta = Delta.load(self.path(stem, DELTA))
-        return Generation(record["number"], stem, size, chunks, delta)
+        passing = record.get("passing", False)
+        return Generation(record["number"], stem, size, chunks, delta, passing)
 
     def _find_content(
         self, snapshot: Snapshot, generations: Sequence[Generation], doubt: str
@@ -171,7 +172,12 @@ class SnapshotState:
                 "shift": shift,
                 "last_number": last_number,
                 "generations": [
-                    {"number": one.number, "stem": one.stem, "size": one.size}
+                    {
+                        "number": one.number,
+                        "stem": one.stem,
+                        "size": one.size,
+                        "passing": one.passing,
+                    }
                     for one in generations
                 ],
                 "snapshots": [

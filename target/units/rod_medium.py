@@ -117,7 +117,7 @@ class _Kept:
     def __init__(self, origin: SnapshotOrigin) -> None:
         self._origin = origin
         name = ROD_SNAPSHOT + secrets.token_hex(8)
-        self._snapshot: Snapshot | None = origin.create(name, quiet=0)
+        self._snapshot: Snapshot | None = origin.create(name, quiet=0, passing=True)
         try:
             self._store = self._snapshot.open()
         except BaseException:

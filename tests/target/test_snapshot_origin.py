@@ -512,3 +512,27 @@ def test_a_store_is_opened_as_it_was_left(tmp_path):
     assert store.can_discard
     assert (tmp_path / "disk").stat().st_mtime == 1000
     store.close()
+
+
+def test_passing_snapshots_do_not_push_out_what_changed(tmp_path):
+    origin = open_origin(tmp_path, keep=2)
+    since = origin.create("first", 0).generation
+    for number in range(6):
+        origin.create(f"token {number}", 0, passing=True)
+        origin.write(number * CHUNK, b"x")
+        origin.delete(f"token {number}")
+    origin.create("second", 0)
+    wanted = [(0, 6 * CHUNK)], True
+    assert origin.changes(since, "second") == wanted
+    origin.close()
+    origin = open_origin(tmp_path, keep=2)
+    assert origin.changes(since, "second") == wanted
+    for number in range(9):  # not for ever: their maps are held in memory
+        origin.create(f"token {number}", 0, passing=True)
+        origin.delete(f"token {number}")
+    origin.delete("first")
+    origin.delete("second")
+    origin.create("third", 0)
+    assert origin.changes(since, "third") == ([(0, SIZE)], False)
+    assert len(list((tmp_path / "snapshots").glob("*.changed"))) == 4 * 2
+    origin.close()
