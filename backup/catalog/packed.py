@@ -15,7 +15,6 @@ import io
 import json
 import re
 import sqlite3
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -31,6 +30,7 @@ from serverfree.backup.archive.member import Kind, Reason
 from serverfree.backup.catalog import rows, schema
 from serverfree.backup.catalog.facts import Backup, CatalogError, State
 from serverfree.backup.catalog.store import Catalog
+from serverfree.backup.scratch import scratch_folder
 
 MEMBER_NAME = ".serverfree/catalog-{}.sqlite.zst"
 TRAILER = 512
@@ -160,8 +160,8 @@ def _copy(connection: sqlite3.Connection, source: str, target: str, old: int, ne
 @contextmanager
 def _beside(catalog: Catalog) -> Iterator[Path]:
     """A folder for a while: where the catalog lies there is room, and /tmp may be memory."""
-    with tempfile.TemporaryDirectory(prefix=".packed-", dir=catalog.path.parent) as folder:
-        yield Path(folder)
+    with scratch_folder(".packed-", catalog.path.parent) as folder:
+        yield folder
 
 
 @contextmanager

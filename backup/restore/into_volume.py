@@ -9,7 +9,6 @@
 Whatever happens before 5, the volume is as it was, in all that it uses.
 """
 
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -33,7 +32,7 @@ from serverfree.backup.restore.shadow import PIECE, Shadow
 from serverfree.backup.restore.target import Target, TargetPart
 from serverfree.backup.restore.volume_layout import layout_of
 from serverfree.backup.restore.wanted import RestoreError, WantedFile, WantedStream
-from serverfree.backup.restore.workshop import NoSpace, Workshop
+from serverfree.backup.restore.workshop import NoSpace, Workshop, restore_folder
 from serverfree.backup.restore.writeback import Layout, Phase, write_back
 
 _HIBERNATION, _ASLEEP = "hiberfil.sys", b"hibr"
@@ -67,8 +66,8 @@ def restore_files(
     Raises RestoreError, NtfsError, and what the disk and the mover raise; the volume is as it was
     then, unless the message says otherwise.
     """
-    with tempfile.TemporaryDirectory(prefix="serverfree-restore-") as folder:
-        _Restore(Path(folder), disk, start, archive, mover, report, wishes).run(wanted)
+    with restore_folder(report.warnings) as folder:
+        _Restore(folder, disk, start, archive, mover, report, wishes).run(wanted)
 
 
 class _Restore:

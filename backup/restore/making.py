@@ -2,15 +2,13 @@
 
 import os
 import subprocess
-import tempfile
-from pathlib import Path
 
 from serverfree.backup.ntfs.volume import Volume
 from serverfree.backup.restore.ranges import Range, Ranges
 from serverfree.backup.restore.shadow import PIECE, Shadow
 from serverfree.backup.restore.target import Target
 from serverfree.backup.restore.wanted import RestoreError
-from serverfree.backup.restore.workshop import find_program
+from serverfree.backup.restore.workshop import find_program, restore_folder
 
 _TIMEOUT = 600.0
 _CLUSTER = 4096
@@ -20,8 +18,8 @@ _ENVIRONMENT = {"LC_ALL": "C.UTF-8"}
 def make_volume(target: Target, label: str) -> int:
     """Make an empty NTFS volume of a whole disk; what was on it is lost. Return bytes written."""
     with (
-        tempfile.TemporaryDirectory(prefix="serverfree-restore-") as folder,
-        Shadow(Path(folder), target, [], _CLUSTER) as shadow,
+        restore_folder() as folder,
+        Shadow(folder, target, [], _CLUSTER) as shadow,
     ):
         _run(
                 "mkntfs", "--force", "--fast", "--quiet", "--no-indexing", "--label", label,
@@ -41,8 +39,8 @@ def grow_volume(target: Target) -> int:
     volume = Volume.open(target)
     cluster = volume.boot.cluster_size
     with (
-        tempfile.TemporaryDirectory(prefix="serverfree-restore-") as folder,
-        Shadow(Path(folder), target, volume.metadata(), cluster) as shadow,
+        restore_folder() as folder,
+        Shadow(folder, target, volume.metadata(), cluster) as shadow,
     ):
         _run("ntfsresize", "--force", "--force", "--no-progress-bar", str(shadow.path))
         grown = Volume.open(shadow)

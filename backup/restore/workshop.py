@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from serverfree.backup.restore.wanted import RestoreError
+from serverfree.backup.scratch import scratch_folder
 
 _PACKAGES = {"fusermount": "fuse3"}
 _PACKAGE = "ntfs-3g"
@@ -18,7 +19,35 @@ _MOUNT_TIMEOUT = 30.0
 _UNMOUNT_TIMEOUT = 120.0
 _CALL_TIMEOUT = 120.0
 _DATA = "0x80"
+_MOUNT = "mount"
 _GROWTH = 2
+
+
+@contextmanager
+def restore_folder(warnings: list[str] | None = None) -> Iterator[Path]:
+    """Yield a folder for a shadow; one that a killed restore has left goes, with its mount."""
+
+    def removed(folder: Path) -> None:
+        if warnings is not None:
+            warnings.append(f"removed {folder}, which a restore that was killed had left")
+
+    with scratch_folder("serverfree-restore-", release=_release, removed=removed) as folder:
+        yield folder
+
+
+def _release(folder: Path) -> None:
+    """Unmount what a driver has left mounted, which then ends."""
+    place = folder / _MOUNT
+    if _in_mounts(place):
+        subprocess.run([find_program("fusermount"), "-u", "-z", place], check=False)
+        if _in_mounts(place):
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), place)
+
+
+def _in_mounts(place: Path) -> bool:
+    """Whether something is mounted there, even if its driver has gone."""
+    name = os.fsencode(place).replace(b" ", b"\\040")
+    return any(line.split()[1] == name for line in Path("/proc/self/mounts").open("rb"))
 
 
 class NoSpace(RestoreError):
@@ -56,7 +85,7 @@ class Workshop:
     @contextmanager
     def mounted(self, *options: str) -> Iterator["Mounted"]:
         """Mount the image; everything is in it again when this ends."""
-        place = self.image.parent / "mount"
+        place = self.image.parent / _MOUNT
         place.mkdir(exist_ok=True)
         wishes = ",".join(("no_detach", "streams_interface=windows", "nocompression", *options))
         with (self.image.parent / "ntfs-3g.log").open("w+b") as log:

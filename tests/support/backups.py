@@ -101,11 +101,24 @@ class San:
 
 @contextmanager
 def san(
-    folder: Path, disk: Path, *, capacity: str = "1GiB", api: bool = True, **options: Any
+    folder: Path,
+    disk: Path,
+    *,
+    capacity: str = "1GiB",
+    api: bool = True,
+    disks: tuple[str, ...] = (),
+    disk_options: str = "",
+    **options: Any,
 ) -> Iterator[San]:
-    """Serve a disk image and an empty tape. With `api` SERVERFREE_TOKEN has to be set."""
+    """Serve a disk image and an empty tape, and more `disks`, with options, as on the command line.
+    With `api` SERVERFREE_TOKEN has to be set.
+    """
     storage = servers.target(
-        *("--disk", f"disk={disk},snapshots={folder / 'snapshots'}"),
+        *(
+            "--disk",
+            f"disk={disk},snapshots={folder / 'snapshots'}{',' * bool(disk_options)}{disk_options}",
+        ),
+        *(word for each in disks for word in ("--disk", each)),
         *(("--api", "127.0.0.1:0") if api else ()),
     )
     backup = servers.target(
