@@ -11,6 +11,7 @@ from serverfree.backup.archive.member import Member
 from serverfree.backup.archive.writer import ArchiveWriter
 from serverfree.backup.catalog.facts import Mode
 from serverfree.backup.catalog.image_map import members_of_image
+from serverfree.backup.copying import one_line
 from serverfree.backup.device import Device
 from serverfree.backup.errors import BackupError
 from serverfree.backup.files import Damage, File, VolumeFacts
@@ -35,10 +36,16 @@ class Wish:
     name: str = ""
 
 
-class Contents(Protocol):
-    """What a volume gives, read once."""
+class NoVolume(BackupError):
+    """There is no NTFS volume on the disk that could be read."""
 
-    volume: VolumeFacts
+
+class Contents(Protocol):
+    """What a disk gives, read once. Without a `volume` it is all of the disk, as it is."""
+
+    volume: VolumeFacts | None
+    remarks: list[str]
+    """What has to be known about it, for the report."""
     to_move: int
     """Bytes that will go from the disk to the tape."""
     extents: int
@@ -61,16 +68,29 @@ def read_contents(
     """Read the file system of a disk and choose. `changes` are those of the disk since a parent,
     None for everything. Raises BackupError.
     """
+    image = wish.mode is Mode.IMAGE
+    if image and (wish.paths or wish.excludes):
+        raise BackupError("an image holds all of a disk: paths are for --mode files")
     try:
-        volume = Volume.open(device, volume_start(device, wish.partition))
+        volume = _volume(device, wish.partition)
+    except NoVolume as why:
+        if not image or wish.partition is not None:
+            raise
+        return _Image(device, None, [], wish, changes, modified, remark=one_line(why))
+    try:
         files = list(volume.files())
-        if wish.mode is Mode.IMAGE:
-            if wish.paths or wish.excludes:
-                raise BackupError("an image holds all of a disk: paths are for --mode files")
-            return _Image(device, volume, files, wish, changes, modified)
-        return _Files(volume, files, wish)
     except NtfsError as why:
         raise BackupError(f"the file system cannot be read: {why}") from why
+    if image:
+        return _Image(device, volume, files, wish, changes, modified)
+    return _Files(volume, files, wish)
+
+
+def _volume(device: Device, partition: int | None) -> Volume:
+    try:
+        return Volume.open(device, volume_start(device, partition))
+    except NtfsError as why:
+        raise NoVolume(f"the file system cannot be read: {why}") from why
 
 
 def volume_start(device: Device, partition: int | None) -> int:
@@ -85,7 +105,7 @@ def volume_start(device: Device, partition: int | None) -> int:
     if len(starts) == 1:
         return next(iter(starts.values()))
     if not starts:
-        raise BackupError("there is no NTFS volume on the disk, in a partition or without")
+        raise NoVolume("there is no NTFS volume on the disk, in a partition or without")
     raise BackupError(f"say which --partition to back up{_there_are(starts)}")
 
 
@@ -94,7 +114,7 @@ def volume_starts(device: Device) -> dict[int, int]:
     try:
         found = partitions(device)
     except PartitionError as why:
-        raise BackupError(f"the partition table cannot be read: {why}") from why
+        raise NoVolume(f"the partition table cannot be read: {why}") from why
     if not found:
         return {0: 0}
     starts = {}
@@ -110,21 +130,34 @@ def _there_are(starts: dict[int, int]) -> str:
 
 
 class _Image:
-    """The whole disk as one member: what is in use of the volume, and all that is not of it."""
+    """The whole disk as one member: what is in use of the volume, and all that is not of it.
+
+    Without a volume it is every block; `remark` says why there is none.
+    """
 
     def __init__(
         self,
         device: Device,
-        volume: Volume,
+        volume: Volume | None,
         files: list[File],
         wish: Wish,
         changes: Extents | None,
         modified: int,
+        *,
+        remark: str = "",
     ) -> None:
-        self.volume = volume.facts
         self._device, self._files, self._name, self._modified = device, files, wish.name, modified
-        self._damage = volume.damage
-        self._extents = disk_extents(volume.facts, volume.used(), device.size)
+        if volume is None:
+            self.volume, self._damage = None, []
+            self._extents = [(0, device.size)]
+            self.remarks = [
+                f"{remark}: every block of the disk is copied, in use or not, and no single file "
+                "can be restored from this image"
+            ]
+        else:
+            self.volume, self._damage = volume.facts, volume.damage
+            self._extents = disk_extents(volume.facts, volume.used(), device.size)
+            self.remarks = _remarks(volume)
         if changes is not None:
             self._extents = changed_extents(self._extents, changes)
         self.to_move = sum(length for _, length in self._extents)
@@ -141,7 +174,7 @@ class _Image:
 
     def inside(self) -> Iterator[Member]:
         """See Contents."""
-        if self._member is not None:
+        if self._member is not None and self.volume is not None:
             yield from members_of_image(self._files, self._member.data, self.volume.start)
 
     @property
@@ -154,7 +187,8 @@ class _Files:
     """Files and directories as members of their own."""
 
     def __init__(self, volume: Volume, files: list[File], wish: Wish) -> None:
-        self.volume = volume.facts
+        self.volume: VolumeFacts | None = volume.facts
+        self.remarks = _remarks(volume)
         self._volume = volume
         selection = Selection(wish.paths, wish.excludes)
         if not wish.paths:
@@ -173,7 +207,7 @@ class _Files:
 
     def parts(self, writer: ArchiveWriter) -> Iterator[Part]:
         """See Contents."""
-        members = FileMembers(writer, self.volume.start, self._volume.read_stream)
+        members = FileMembers(writer, self._volume.facts.start, self._volume.read_stream)
         self._skipped = members.skipped
         return members.members(self._chosen)
 
@@ -185,6 +219,15 @@ class _Files:
     def skipped(self) -> list[str]:
         """See Contents."""
         return [_told(each) for each in [*self._volume.damage, *self._skipped]]
+
+
+def _remarks(volume: Volume) -> list[str]:
+    if not volume.facts.dirty:
+        return []
+    return [
+        "the volume is marked dirty: it was in use or not cleanly unmounted, and what its host had "
+        "in memory is not in this backup"
+    ]
 
 
 def _told(damage: Damage) -> str:

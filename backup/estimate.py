@@ -27,8 +27,7 @@ def estimate(request: Request) -> Estimate:
         device = DiskDevice(site.disk(request.disk))
         contents = read_contents(device, request.wish)
         found.metadata_bytes, found.extents = device.read, contents.extents
-        if contents.volume.dirty:
-            found.warnings.append("the volume is marked dirty")
+        found.warnings += contents.remarks
         commands = plan_backup(
             _pieces(contents, found), disk, tape, limits, request.tape_block,
             request.command_size, can_digest(limits),

@@ -155,7 +155,10 @@ class _Job:
         """The backup is in the catalog from here on; as failed if it ends with an exception."""
         request, report = self.request, self.report
         designator = self.disk_end.designator.identifier.hex()
-        self.parent = find_parent(self.catalog, request.incremental, designator)
+        self.parent = find_parent(
+            self.catalog, request.incremental, designator, report.cartridge,
+            overwrite=request.overwrite_tape,
+        )  # fmt: skip
         self.entry = self.catalog.begin(
             BackupFacts(
                 name=request.wish.name,
@@ -224,7 +227,7 @@ class _Job:
         if why:
             self.report.warnings.append(why)
         elif self.parent is None and self.request.incremental is not None:
-            self.report.warnings.append("a full image: there is none of this disk to add to")
+            self.report.warnings.append("a full image: this cartridge has none to add to")
         self.report.parent = self.parent.id if self.parent else ""
 
     @contextmanager
@@ -239,11 +242,7 @@ class _Job:
         contents = read_contents(self.device, self.request.wish, self.changes, self._now)
         report.metadata_bytes = self.device.read
         report.extents = contents.extents
-        if contents.volume.dirty:
-            report.warnings.append(
-                "the volume is marked dirty: it was in use or not cleanly unmounted, and what its "
-                "host had in memory is not in this backup"
-            )
+        report.warnings += contents.remarks
         self.entry.note(
             volume=contents.volume,
             consistency=source.consistency,
@@ -296,7 +295,11 @@ class _Job:
     def tape_left_appendable(self) -> Iterator[None]:
         """Close what was begun if it cannot be finished; say so in the error."""
         try:
-            yield
+            try:
+                yield
+            finally:
+                if self.begun:
+                    self.catalog.note_overwritten(self.entry.backup)
         except BaseException as error:
             if not self.begun:
                 raise

@@ -11,17 +11,30 @@ LATEST = "latest"
 """Stands for the last image of the disk."""
 
 
-def find_parent(catalog: Queries, wanted: str | None, designator: str) -> Backup | None:
+def find_parent(
+    catalog: Queries, wanted: str | None, designator: str, cartridge: str, *, overwrite: bool
+) -> Backup | None:
     """Return the backup to hold the changes since; None where none was asked for, or where
     `latest` was and there is none yet. Raises BackupError for one that will not do.
+
+    A chain is restored from one cartridge, so the parent is on the one in the drive, and stays.
     """
+
+    def unfit(backup: Backup) -> str:
+        why = _unfit(backup, designator)
+        if why:
+            return why
+        if backup.facts.medium_serial != cartridge:
+            return f"it is on cartridge {backup.facts.medium_serial}, not on the one in the drive"
+        return "it would be written over" if overwrite else ""
+
     if wanted is None:
         return None
     if wanted == LATEST:
-        able = [each for each in catalog.backups() if not _unfit(each, designator)]
+        able = [each for each in catalog.backups() if not unfit(each)]
         return able[-1] if able else None
     parent = catalog.backup(wanted)
-    why = _unfit(parent, designator)
+    why = unfit(parent)
     if why:
         raise BackupError(f"backup {parent.id} is no parent for this one: {why}")
     return parent

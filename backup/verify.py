@@ -8,6 +8,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
+from serverfree.backup.cartridge import check_cartridge
 from serverfree.backup.catalog.facts import Backup, CatalogError, Digest, State
 from serverfree.backup.catalog.store import Catalog
 from serverfree.backup.copying import may_pass, one_line
@@ -15,7 +16,6 @@ from serverfree.backup.errors import BackupError
 from serverfree.backup.planner import DIGEST_LENGTH, Check, can_digest, plan_verify
 from serverfree.backup.site import Site
 from serverfree.backup.tape_blocks import TapeBlocks
-from serverfree.backup.tape_file import cartridge_serial
 from serverfree.backup.verify_headers import check_headers
 from serverfree.backup.verify_report import BadRange, VerifyReport
 from serverfree.backup.watching import Watcher
@@ -26,10 +26,6 @@ from serverfree.scsi.copy_results import OperatingParameters
 
 _NAMED = 20
 """Members named of a bad range; the rest are counted."""
-
-
-class WrongCartridge(BackupError):
-    """The drive holds another cartridge than the one the backup is on."""
 
 
 def verify(
@@ -50,7 +46,7 @@ def verify(
     started = time.monotonic()
     tape = site.tape
     tape.ready()
-    _check_cartridge(tape, backup)
+    check_cartridge(tape, backup)
     tape.locate(backup.facts.first_block, backup.facts.partition)
     ranges = [(each.archive_offset, each.length) for each in digests]
     checked = sum(length for _, length in ranges)
@@ -93,14 +89,6 @@ def _check_comparable(backup: Backup, digests: Sequence[Digest]) -> None:
         raise BackupError(
             f"the catalog has no digests of backup {backup.id}: the copy manager that wrote it "
             "has told none, so there is nothing to compare with"
-        )
-
-
-def _check_cartridge(tape: Tape, backup: Backup) -> None:
-    loaded, wanted = cartridge_serial(tape), backup.facts.medium_serial
-    if wanted and loaded and loaded != wanted:
-        raise WrongCartridge(
-            f"backup {backup.id} is on cartridge {wanted}; cartridge {loaded} is in the drive"
         )
 
 

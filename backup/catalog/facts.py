@@ -39,6 +39,8 @@ class State(Enum):
     FAILED = "failed"
     ABANDONED = "abandoned"
     """Its process ended without a word."""
+    OVERWRITTEN = "overwritten"
+    """It was done; a later backup was written where it lay."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,6 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
-from hashlib import sha256
 from itertools import islice
 from typing import Any, BinaryIO, cast
 from uuid import NAMESPACE_OID, UUID, uuid5
@@ -23,6 +22,7 @@ from serverfree.backup.archive.header import parse_header
 from serverfree.backup.archive.member import ArchiveError, Data, Kind, Member
 from serverfree.backup.archive.pax import BLOCK, END
 from serverfree.backup.archive.read import ArchiveReader
+from serverfree.backup.cartridge import foreign_uuid, uuid_said
 from serverfree.backup.catalog import packed, rows
 from serverfree.backup.catalog.facts import (
     Backup,
@@ -181,8 +181,8 @@ class _Examination:
             found.remarks.append("its blocks have different lengths: only tar can restore from it")
         said, first = self._header()
         trailer = self._trailer()
-        uuid = trailer[0].uuid if trailer else _uuid_of(said)
-        if trailer and said is not None and _uuid_of(said) not in ("", uuid):
+        uuid = trailer[0].uuid if trailer else uuid_said(said)
+        if trailer and said is not None and uuid_said(said) not in ("", uuid):
             found.damage.append("its header and its catalog are of different backups")
         if uuid and self._is_known(uuid):
             return
@@ -275,13 +275,10 @@ class _Examination:
             facts, wrong = _facts_from(said)
             self._found.remarks += [f"its header says no right {name}" for name in wrong]
         else:
-            # The same archive on the same cartridge gets the same name whenever it is scanned.
-            seed = (self._place["medium_serial"], self._found.partition, self._found.first_block)
-            uuid = uuid5(NAMESPACE_OID, f"{seed} {sha256(first).hexdigest()}")
+            serial = self._place["medium_serial"]
+            uuid = foreign_uuid(serial, self._found.partition, self._found.first_block, first)
             name = f"file {self._found.number} of {self._place['medium_serial'] or 'a tape'}"
-            facts = BackupFacts(
-                name=name, mode=Mode.FOREIGN, created=time.time_ns(), uuid=str(uuid)
-            )
+            facts = BackupFacts(name=name, mode=Mode.FOREIGN, created=time.time_ns(), uuid=uuid)
         block = self._place["tape_block"]
         if said is not None and facts.tape_block != block:
             self._found.remarks.append(
@@ -449,13 +446,6 @@ def _within(member: Member, length: int) -> Member:
             if each.archive_offset < length
         )
     return member
-
-
-def _uuid_of(said: dict[str, Any] | None) -> str:
-    try:
-        return str(UUID((said or {})["uuid"]))
-    except (KeyError, ValueError, TypeError, AttributeError):
-        return ""
 
 
 def _facts_from(said: dict[str, Any]) -> tuple[BackupFacts, list[str]]:

@@ -148,6 +148,21 @@ class Catalog(Queries):
                     "UPDATE backups SET state = ? WHERE key = ?", (State.ABANDONED.value, key)
                 )
 
+    def note_overwritten(self, by: Backup) -> None:
+        """Whatever lay at the place of a backup or behind it has been lost to that backup."""
+        facts = by.facts
+        if not facts.medium_serial:
+            return
+        with self.transaction():
+            self.connection.execute(
+                "UPDATE backups SET state = ? WHERE state = ? AND medium_serial = ?"
+                " AND partition = ? AND first_block >= ? AND uuid != ?",
+                (
+                    State.OVERWRITTEN.value, State.DONE.value, facts.medium_serial,
+                    facts.partition, facts.first_block, by.uuid,
+                ),
+            )  # fmt: skip
+
     def remove(self, backup: Backup) -> None:
         """Take a backup out of the catalog; nothing happens to its tape, which a scan brings back.
 

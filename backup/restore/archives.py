@@ -5,13 +5,12 @@ An offset here is that of an archive plus where the archive begins in that long 
 
 from collections.abc import Iterable, Sequence
 
+from serverfree.backup.cartridge import check_cartridge
 from serverfree.backup.catalog.facts import Backup, State
 from serverfree.backup.pieces import ToDisk
 from serverfree.backup.restore.archive_bytes import TapeBytes
 from serverfree.backup.restore.wanted import RestoreError
 from serverfree.backup.site import Site
-from serverfree.backup.tape_file import cartridge_serial
-from serverfree.backup.verify import WrongCartridge
 
 _APART = 1 << 56  # bytes: no archive is longer
 SIZE = 1 << 63
@@ -37,14 +36,8 @@ class Archives:
             if not backup.facts.tape_block:
                 raise RestoreError(f"the catalog does not know the tape blocks of {backup.id}")
         self._site.tape.ready()
-        loaded = cartridge_serial(self._site.tape)
         for backup in self._backups:
-            wanted = backup.facts.medium_serial
-            if wanted and loaded and wanted != loaded:
-                raise WrongCartridge(
-                    f"backup {backup.id} is on cartridge {wanted}; cartridge {loaded} is in the "
-                    "drive: nothing was restored"
-                )
+            check_cartridge(self._site.tape, backup)
 
     def offset(self, backup: Backup, archive_offset: int) -> int:
         """Return the offset here of a byte of a backup's archive."""

@@ -99,8 +99,27 @@ def test_an_image_has_the_volume_and_all_that_is_not_of_it(disk):
 def test_what_is_no_volume_says_why(tmp_path):
     path = tmp_path / "zeros.img"
     path.write_bytes(bytes(MIB))
-    with FileDevice(str(path)) as device, pytest.raises(BackupError, match="cannot be read"):
-        read_contents(device, Wish())
+    with FileDevice(str(path)) as device:
+        for wish in (Wish(Mode.FILES), Wish(partition=0), Wish(partition=1)):
+            with pytest.raises(BackupError, match=r"cannot be read|no partition"):
+                read_contents(device, wish)
+
+
+def test_an_image_of_what_is_no_volume_has_every_block(tmp_path):
+    path = tmp_path / "other.img"
+    path.write_bytes(b"another file system" + bytes(MIB))
+    size = path.stat().st_size // 512 * 512
+    with path.open("r+b") as file, FileDevice(str(path)) as device:
+        file.truncate(size)
+        contents = read_contents(device, Wish(name="raw"))
+        assert contents.volume is None
+        assert "every block" in contents.remarks[0]
+        changes = read_contents(device, Wish(name="raw"), [(4096, 512)])
+        ((member, pieces),) = pieces_of(contents)
+        assert list(contents.inside()) == []
+    assert [(each.start, each.length) for each in member.data] == [(0, member.size)]
+    assert sum(each.length for each in pieces if isinstance(each, FromDisk)) == member.size
+    assert changes.to_move == 512
 
 
 def test_an_image_takes_no_paths(disk):

@@ -10,8 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from serverfree.backup.cartridge import WrongCartridge
 from serverfree.backup.catalog.facts import Mode, State
 from serverfree.backup.catalog.store import Catalog
+from serverfree.backup.errors import BackupError
+from serverfree.backup.restore.job import Request as RestoreRequest
+from serverfree.backup.restore.job import restore
 from serverfree.backup.site import Site
 from serverfree.backup.verify import verify
 from serverfree.cli.main import main
@@ -303,7 +307,7 @@ def test_the_command_line_does_all_of_it(plain, monkeypatch, capfd, tmp_path):
 def test_only_what_has_changed_since_the_last_image(plain, tmp_path):
     full = plain.back_up(Mode.IMAGE, array=plain.array, incremental="latest")
     assert full.parent == ""
-    assert "there is none" in full.warnings[0]
+    assert "a full image" in full.warnings[0]
     folder = tmp_path / "later"
     volume = tmp_path / "disk.img"
     again = shutil.copyfile(volume, tmp_path / "edited.img")
@@ -336,6 +340,41 @@ def test_only_what_has_changed_since_the_last_image(plain, tmp_path):
         found = streams_of(top)
     with mounted(again, tmp_path / "m2") as top:
         assert found == streams_of(top)
+
+
+def test_a_backup_that_was_written_over_is_not_restored(plain, tmp_path):
+    """The cartridge's serial number is the same, and so would be the exit code."""
+    first = plain.back_up(Mode.FILES)
+    before = shutil.copyfile(plain.catalog, tmp_path / "before.sqlite")
+    second = plain.back_up(Mode.FILES, "folder 1", overwrite_tape=True)
+    with Catalog.open(plain.catalog) as catalog:
+        assert catalog.backup(first.backup).state is State.OVERWRITTEN
+        assert catalog.backup("latest").id == second.backup
+    # Another catalog has not heard of it; the tape tells.
+    words = {"backup": first.backup, "tape": plain.tape, "catalog": before}
+    with pytest.raises(WrongCartridge, match=f"backup {second.backup} is where it began"):
+        restore(RestoreRequest(**words, folder=tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+    with (
+        Catalog.open(before) as catalog,
+        Site(plain.manager, plain.tape) as site,
+        pytest.raises(WrongCartridge),
+    ):
+        verify(catalog, site, catalog.backup(first.backup))
+    with plain.drive() as tape:
+        tape.rewind()
+        tape.write_filemarks()
+    words = {"backup": second.backup, "tape": plain.tape, "catalog": plain.catalog}
+    with pytest.raises(WrongCartridge, match="no archive is where it began"):
+        restore(RestoreRequest(**words, folder=tmp_path / "out"))
+
+
+def test_an_image_of_changes_needs_its_parent_on_the_same_cartridge(plain):
+    full = plain.back_up(Mode.IMAGE, array=plain.array)
+    with pytest.raises(BackupError, match="would be written over"):
+        plain.back_up(Mode.IMAGE, array=plain.array, incremental=full.backup, overwrite_tape=True)
+    again = plain.back_up(Mode.IMAGE, array=plain.array, incremental="latest", overwrite_tape=True)
+    assert again.parent == ""
 
 
 def _write_differences(san, before: bytes, after: bytes) -> None:
