@@ -16,6 +16,8 @@ import pytsk3
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from bench.case import Case
+
 from serverfree.backup.device import FileDevice
 from serverfree.backup.ntfs import Volume
 from support.ntfs_images import make_image
@@ -59,6 +61,23 @@ def cpu(run: Callable[[Path], int], image: Path) -> float:
     begun = time.process_time()
     run(image)
     return time.process_time() - begun
+
+
+def case(folder: Path, rounds: int, *, quick: bool) -> Case:
+    """Return the walk as a row of the table; `quick` takes a volume of few files."""
+    image = folder / "volume.img"
+    make_image(image, kind="fragmented_mft" if quick else "many")
+    with FileDevice(str(image)) as device:
+        records = Volume.open(device).table.count
+    assert ours(image) == theirs(image)
+    found = Case("NTFS walk, per CPU second", "records/s", "The Sleuth Kit")
+    for _ in range(rounds):
+        walk, rival = cpu(ours, image), cpu(theirs, image)
+        found.ours.append(records / walk)
+        found.theirs.append(records / rival)
+        found.our_cpu.append(1e6 * walk / records)
+        found.their_cpu.append(1e6 * rival / records)
+    return found
 
 
 def measure(image: Path) -> dict[str, float]:

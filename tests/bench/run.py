@@ -21,7 +21,7 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from bench import copies, snapshots, tape, transport
+from bench import copies, ntfs, snapshots, tape, transport
 from bench.case import Case, MiB
 
 from support.peers import PACKAGES, find
@@ -48,7 +48,8 @@ def show(cases: list[Case], memory: dict[str, int]) -> None:
         )
     Console().print(table)
     print("rounds: the lowest and the highest ratio of a single round")
-    print("CPU us: of the server for a request, ours / theirs; of the mover for 256 KiB, an extent")
+    print("CPU us: of the server for a request, ours / theirs; of the mover for 256 KiB, an extent;")
+    print("        of the reader for a file record")
     for name, size in memory.items():
         print(f"memory of the {name}: {size / MiB:.0f} MiB")
     RESULTS.parent.mkdir(exist_ok=True)
@@ -110,11 +111,17 @@ def measure_snapshots(extent: Extent, folder: Path) -> Found:
     return snapshots.measure(folder, extent.rounds, 128 * MiB if extent.quick else 512 * MiB), {}
 
 
+def measure_ntfs(extent: Extent, folder: Path) -> Found:
+    """The NTFS reader beside The Sleuth Kit."""
+    return [ntfs.case(folder, extent.rounds, quick=extent.quick)], {}
+
+
 PARTS: dict[str, Callable[[Extent, Path], Found]] = {
     "transport": measure_transport,
     "copies": measure_copies,
     "tape": measure_tape,
     "snapshots": measure_snapshots,
+    "ntfs": measure_ntfs,
 }
 
 
