@@ -48,8 +48,8 @@ def show(cases: list[Case], memory: dict[str, int]) -> None:
         )
     Console().print(table)
     print("rounds: the lowest and the highest ratio of a single round")
-    print("CPU us: of the server for a request, ours / theirs; of the mover for 256 KiB, an extent;")
-    print("        of the reader for a file record")
+    print("CPU us: of the server for a request, ours / theirs; of the mover for 256 KiB, an extent")
+    print("or, of the NTFS readers, for a file record")
     for name, size in memory.items():
         print(f"memory of the {name}: {size / MiB:.0f} MiB")
     RESULTS.parent.mkdir(exist_ok=True)
