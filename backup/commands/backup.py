@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from serverfree.backup.archive.pax import BLOCK
 from serverfree.backup.catalog.facts import Mode
 from serverfree.backup.commands.progress import watcher
 from serverfree.backup.commands.snapshot import (
@@ -24,17 +25,19 @@ from serverfree.backup.source import Quiet
 from serverfree.initiator.commands.common import (
     DONE,
     NUMBER,
-    SIZE,
     UNIT_URL,
     Subparsers,
     add_json,
     add_verb,
+    argument,
     intermix,
     print_json,
     show,
 )
 from serverfree.initiator.copy_plan import DEFAULT_TAPE_BLOCK
-from serverfree.initiator.sizes import format_size
+from serverfree.initiator.sizes import format_size, parse_size
+
+_LONGEST_NAME = 100
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -100,7 +103,12 @@ def _add_choice(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--partition", type=NUMBER, metavar="N", help="of the disk, where it has several volumes"
     )
-    parser.add_argument("--name", default="disk", help="of the backup, and of its image on tape")
+    parser.add_argument(
+        "--name",
+        type=argument(_name),
+        default="disk",
+        help="of the backup, and of its image on tape",
+    )
     parser.add_argument(
         "--incremental",
         nargs="?",
@@ -113,7 +121,7 @@ def _add_choice(parser: argparse.ArgumentParser) -> None:
 def _add_tape(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tape-block",
-        type=SIZE,
+        type=argument(_tape_block),
         default=DEFAULT_TAPE_BLOCK,
         metavar="S",
         help=f"bytes of a block on tape (default {format_size(DEFAULT_TAPE_BLOCK)})",
@@ -126,6 +134,19 @@ def _add_tape(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="begin at the beginning: what is on the tape is lost (default: append)",
     )
+
+
+def _tape_block(text: str) -> int:
+    size = parse_size(text)
+    if not size or size % BLOCK:
+        raise ValueError(f"{text}: tar reads blocks of a whole number of {BLOCK} bytes")
+    return size
+
+
+def _name(text: str) -> str:
+    if not text or "/" in text or not text.isprintable() or len(text) > _LONGEST_NAME:
+        raise ValueError(f"{text!r}: a name has 1 to {_LONGEST_NAME} printable characters and no /")
+    return text
 
 
 def run(args: argparse.Namespace) -> int:
@@ -170,6 +191,8 @@ def _request(args: argparse.Namespace) -> Request:
         args.array = None
     elif args.array is None and not args.dry_run:
         args.wrong("name the storage system's --array, or say --no-snapshot")
+    if args.incremental is not None and args.overwrite_tape:
+        args.wrong("--incremental adds to an image on the tape, which --overwrite-tape would lose")
     if args.incremental is not None and args.array is None:
         args.wrong("--incremental takes --array: only the storage system knows what has changed")
     if args.mover is None and not (args.allow_through_server or args.dry_run):

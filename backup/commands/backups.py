@@ -2,7 +2,7 @@
 
 import argparse
 
-from serverfree.backup.catalog.facts import Backup, CatalogError
+from serverfree.backup.catalog.facts import Backup
 from serverfree.backup.catalog.store import Catalog
 from serverfree.backup.commands.tables import add_catalog, backup_facts, moment, print_table
 from serverfree.initiator.commands.common import (
@@ -28,12 +28,13 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     add_catalog(parser)
     add_json(parser)
+    parser.set_defaults(wrong=parser.error)
 
 
 def run(args: argparse.Namespace) -> int:
     """List backups, the oldest first."""
     if args.forget and args.id is None:
-        raise CatalogError("say which backup to forget, by its ID")
+        args.wrong("say which backup to forget, by its ID")
     with Catalog.open(args.catalog, make=False) as catalog:
         found = catalog.backups() if args.id is None else [catalog.backup(args.id)]
         if args.forget:

@@ -46,7 +46,7 @@ def add_parser(subparsers: Subparsers) -> None:
     create.add_argument("--name", metavar="NAME", help="what to call it; default: disk and time")
     add_hook_arguments(create)
     add_json(create)
-    create.set_defaults(act=_create)
+    create.set_defaults(act=_create, wrong=create.error)
 
     listing = does.add_parser("list", help="what snapshots there are")
     _add_array(listing)
@@ -118,11 +118,9 @@ def add_hook_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def hooks_of(args: argparse.Namespace) -> Hooks:
-    """Return the commands of `add_hook_arguments`. ValueError for a promise that nobody keeps."""
+    """Return the commands of `add_hook_arguments`; a promise that nobody keeps is wrong usage."""
     if args.before is None and args.consistency not in (None, CONSISTENCIES[0]):
-        raise ValueError(
-            f"--consistency {args.consistency} takes a --before command that sees to it"
-        )
+        args.wrong(f"--consistency {args.consistency} takes a --before command that sees to it")
     return Hooks(args.before, args.after, args.hook_timeout, args.consistency)
 
 

@@ -138,8 +138,6 @@ def test_another_catalog_by_its_file(capsys, backup, tmp_path):
 
 
 def test_a_backup_is_forgotten_by_its_id(capsys, backup):
-    code, _, err = run(capsys, "backups", "--forget")
-    assert (code, "say which backup" in err) == (1, True)
     code, out, _ = run(capsys, "backups", "0a1b2c3d", "--forget", "--json")
     assert (code, json.loads(out)[0]["backup"]) == (0, "0a1b2c3d")
     assert run(capsys, "backups")[1] == "the catalog is empty\n"
