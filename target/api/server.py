@@ -8,6 +8,7 @@ import uvicorn
 
 from serverfree.iscsi.names import Portal
 from serverfree.target.api.app import make_app
+from serverfree.target.api.http import Http
 from serverfree.target.config import ConfigError
 from serverfree.target.service import Service
 
@@ -50,7 +51,7 @@ class ApiServer:
         self._server = uvicorn.Server(
             uvicorn.Config(
                 make_app(service, token),
-                http="h11",
+                http=Http,
                 loop="asyncio",
                 lifespan="off",
                 ws="none",

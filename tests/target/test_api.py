@@ -1,12 +1,13 @@
 """The management API: its answers, its problem documents; nothing passes without the token."""
 
 import asyncio
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -411,3 +412,35 @@ def test_a_portal_that_listens_everywhere_is_named_by_the_address_that_was_reach
         made = httpx.post(f"{server.url}/disks/data/snapshots", headers=BEARER, json={}).json()
         assert made["url"] == f"iscsi://127.0.0.1:{port}/{STORAGE}/255"
     service.stop()
+
+
+@pytest.mark.parametrize("said", [b"", b"GET /health HTTP/1.1\r\nHost: a\r\n"])
+def test_the_head_of_a_request_comes_in_time_or_not_at_all(server, api, said, monkeypatch):
+    monkeypatch.setattr("serverfree.target.api.http.HEAD_TIME", 0.3)
+    host, port = server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as slow:
+        began = time.monotonic()
+        slow.sendall(said)
+        with suppress(ConnectionError):
+            while time.monotonic() - began < 5 and not _closed(slow):
+                slow.sendall(b"A: b\r\n" if said else b"")
+    assert 0.2 < time.monotonic() - began < 5
+    assert api.get("/health").status_code == 200
+
+
+def _closed(connection: socket.socket) -> bool:
+    connection.settimeout(0.05)
+    try:
+        return connection.recv(1) == b""
+    except TimeoutError:
+        return False
+
+
+def test_a_connection_that_is_used_again_has_its_time_again(server, service, monkeypatch):
+    monkeypatch.setattr("serverfree.target.api.http.HEAD_TIME", 0.5)
+    with httpx.Client(base_url=server.url, headers=BEARER, timeout=30, verify=False) as client:
+        for _ in range(4):
+            assert client.get("/health").status_code == 200
+            time.sleep(0.2)
+        wish = {"quiet": 1.0, "timeout": 5.0}
+        assert client.post("/disks/data/snapshots", json=wish).status_code == 201
