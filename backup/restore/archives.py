@@ -5,7 +5,7 @@ An offset here is that of an archive plus where the archive begins in that long 
 
 from collections.abc import Iterable, Sequence
 
-from serverfree.backup.cartridge import check_cartridge
+from serverfree.backup.cartridge import WrongCartridge, check_cartridge
 from serverfree.backup.catalog.facts import Backup, State
 from serverfree.backup.pieces import ToDisk
 from serverfree.backup.restore.archive_bytes import TapeBytes
@@ -37,7 +37,10 @@ class Archives:
                 raise RestoreError(f"the catalog does not know the tape blocks of {backup.id}")
         self._site.tape.ready()
         for backup in self._backups:
-            check_cartridge(self._site.tape, backup)
+            try:
+                check_cartridge(self._site.tape, backup)
+            except WrongCartridge as error:
+                raise WrongCartridge(f"{error}; nothing was restored") from error
 
     def offset(self, backup: Backup, archive_offset: int) -> int:
         """Return the offset here of a byte of a backup's archive."""

@@ -106,7 +106,9 @@ def test_without_a_quiet_period_nothing_is_written(san):
     check_good(san, san.back_up(Mode.IMAGE, array=san.array, quiet=Quiet(0.6, 10)))
 
 
-@pytest.mark.parametrize("which", ["mover", "storage", "backup"])
+@pytest.mark.parametrize(
+    "which", ["mover", pytest.param("storage", marks=pytest.mark.long), "backup"]
+)
 def test_a_server_that_comes_back_lets_a_backup_go_on_where_it_was(san, which):
     server = getattr(san, which)
 

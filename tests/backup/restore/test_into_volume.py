@@ -140,13 +140,13 @@ def make_empty(path: Path, size: int, cluster: int, block: int = 512) -> None:
 @pytest.mark.parametrize(
     ("kind", "size", "cluster", "block"),
     [
-        ("rich", 256 * MIB, 8192, 512),
+        pytest.param("rich", 256 * MIB, 8192, 512, marks=pytest.mark.long),
         ("rich", 64 * MIB, 512, 512),
         ("rich", 96 * MIB, 4096, 4096),
         ("plain", 64 * MIB, 65536, 512),
         ("vdl", 64 * MIB, 8192, 512),
         ("compressed", 64 * MIB, 4096, 512),
-        ("fragmented", 96 * MIB, 8192, 512),
+        pytest.param("fragmented", 96 * MIB, 8192, 512, marks=pytest.mark.long),
     ],
 )
 def test_everything_comes_back(bench, kind, size, cluster, block):

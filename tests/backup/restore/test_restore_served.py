@@ -27,6 +27,10 @@ pytestmark = [
 ]
 
 LIBRARY = "iqn.2026-11.com.example:library"
+LONG = pytest.mark.long
+ONCE_FILES = ["files", pytest.param("image", marks=LONG)]
+ONCE_IMAGE = ["image", pytest.param("files", marks=LONG)]
+"""What is tried in both modes, and usually in one."""
 ONE = "folder 1/inside/300000 bytes.bin"
 
 
@@ -113,7 +117,7 @@ def test_an_image_onto_a_larger_disk_which_it_then_fills(san):
     assert b"\xe5" * 4096 not in (san.folder / "larger.img").read_bytes()
 
 
-@pytest.mark.parametrize("mode", ["files", "image"])
+@pytest.mark.parametrize("mode", ONCE_IMAGE)
 def test_one_file_a_folder_and_a_pattern(san, mode):
     words = ["--disk", san.disks["odd"], "--into", f"from {mode}"]
     facts = san.restore(mode, *words, ONE, "folder 3", "**/4097*")
@@ -151,7 +155,7 @@ def test_a_trial_compares_with_the_catalogs_digests(san, mode):
     assert "SHA-256" in facts["compared"]
 
 
-@pytest.mark.parametrize("mode", ["files", "image"])
+@pytest.mark.parametrize("mode", ONCE_FILES)
 def test_without_a_copy_manager_only_if_that_was_allowed(san, mode):
     words = ["--disk", san.disks["larger"], "--test", "--force"]
     with pytest.raises(SystemExit, match="2"):
@@ -203,7 +207,7 @@ def test_a_disk_that_another_has_reserved_is_refused(san):
         out(ReserveOut.CLEAR, 0xABC, 0)
 
 
-@pytest.mark.parametrize("mode", ["files", "image"])
+@pytest.mark.parametrize("mode", ONCE_FILES)
 def test_a_bad_place_on_the_tape_costs_the_files_that_lie_there(san, mode):
     ntfs_images.make_volume(san.folder / "volume.img", 64 * MIB, 4096)
     with mounted(san.folder / "volume.img", san.folder / "mount") as top:
