@@ -31,7 +31,8 @@ def check_cartridge(tape: Tape, backup: Backup) -> None:
     wanted, loaded = backup.facts.medium_serial, cartridge_serial(tape)
     if wanted and loaded and wanted != loaded:
         raise WrongCartridge(
-            f"backup {backup.id} is on cartridge {wanted}; cartridge {loaded} is in the drive"
+            f"backup {backup.id} is on cartridge {wanted}; cartridge {loaded} is in the drive: "
+            "nothing was restored or verified"
         )
     try:
         there = _what_begins_at(tape, backup.facts)
@@ -45,7 +46,8 @@ def check_cartridge(tape: Tape, backup: Backup) -> None:
     if there not in ("", backup.uuid):
         what = f"backup {there[:8]}" if _is_uuid(there) else there
         raise WrongCartridge(
-            f"backup {backup.id} is not on the cartridge any more: {what} is where it began"
+            f"backup {backup.id} is not on the cartridge any more: {what} is where it began; "
+            "nothing was restored or verified"
         )
 
 
