@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from serverfree.backup.array import Array, ArrayError, SnapshotInUse
+from serverfree.backup.array import Array, ArrayError
 from serverfree.backup.catalog.facts import CatalogError, State
 from serverfree.backup.catalog.store import Catalog
 from serverfree.backup.hooks import Hooks
@@ -13,7 +13,6 @@ from serverfree.backup.watching import Watcher
 
 PREFIX = "backup-"
 """How the snapshots that backups take begin; the id of the backup follows."""
-_PATIENCE = 3.0  # seconds in which a copy that has been given up lets go of its source
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,19 +64,12 @@ def snapshot_of(
         yield Source(facts.url, facts.consistency, facts.name, facts.generation, waited)
     finally:
         try:
-            _delete(array, facts.name)
+            # It is ours: whoever has read it lately has done so for us, and needs it no more.
+            array.delete(facts.name, force=True)
         except ArrayError as error:
             warnings.append(
                 f"snapshot {facts.name} could not be deleted: {error}; the next backup tries again"
             )
-
-
-def _delete(array: Array, name: str) -> None:
-    try:
-        array.delete(name, patience=_PATIENCE)
-    except SnapshotInUse:
-        # It is ours, and what still reads it is the copy that we have given up.
-        array.delete(name, force=True)
 
 
 def delete_left_over(array: Array, disk: str, catalog: Catalog) -> Iterator[str]:
@@ -96,5 +88,5 @@ def delete_left_over(array: Array, disk: str, catalog: Catalog) -> Iterator[str]
         except CatalogError:
             continue
         if backup.state is not State.RUNNING:
-            _delete(array, each.name)
+            array.delete(each.name, force=True)
             yield f"deleted snapshot {each.name}, which an unfinished backup had left"
