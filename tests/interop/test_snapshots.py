@@ -223,7 +223,7 @@ def test_the_commands_of_whoever_asks_run_around_it_and_give_the_label(array, tm
     assert late.returncode == 1
     assert "longer than 0.2 s" in late.stderr
     promise = snapshot(array, "create", "data", *count, "--consistency", "app")
-    assert promise.returncode == 1
+    assert promise.returncode == 2
     assert [one["name"] for one in facts(snapshot(array, "list", "--json"))] == [made["name"]]
 
 
