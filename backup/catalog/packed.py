@@ -32,7 +32,6 @@ from serverfree.backup.catalog.facts import Backup, CatalogError, State
 from serverfree.backup.catalog.store import Catalog
 from serverfree.backup.scratch import scratch_folder
 
-MEMBER_NAME = ".serverfree/catalog-{}.sqlite.zst"
 TRAILER = 512
 
 _FRAME = Struct("<II")
