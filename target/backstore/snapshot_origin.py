@@ -21,6 +21,7 @@ deleted snapshot stay until no older one needs them. Nothing is ever merged.
 
 import errno
 import logging
+import math
 import os
 import time
 import uuid
@@ -402,10 +403,7 @@ class SnapshotOrigin:
         that it is gone cannot be kept, it is there again after a restart, and invalid.
         """
         with self.quiet_gate.lock:
-            found = [one for one in self._snapshots if one.name == name]
-            if not found:
-                raise SnapshotError(f"there is no snapshot {name}")
-            (snapshot,) = found
+            snapshot = self._find(name)
             snapshot.invalid_because = snapshot.invalid_because or "it has been deleted"
             self._snapshots = tuple(one for one in self._snapshots if one is not snapshot)
         try:
@@ -449,10 +447,7 @@ class SnapshotOrigin:
         not known, because the generation is too old, of another disk, or ended in a crash; the
         extents are all of the snapshot then. Raises SnapshotError if there is no such snapshot.
         """
-        found = [one for one in self._snapshots if one.name == name]
-        if not found:
-            raise SnapshotError(f"there is no snapshot {name}")
-        snapshot = found[0]
+        snapshot = self._find(name)
         if since == snapshot.generation:
             return [], True
         between = [one for one in self._generations if since <= one.number < snapshot.generation]
@@ -460,6 +455,12 @@ class SnapshotOrigin:
         if not maps or len(maps) != snapshot.generation - since:
             return [(0, snapshot.size)], False
         return extents_of(union(maps), self._shift, snapshot.size), True
+
+    def _find(self, name: str) -> Snapshot:
+        for snapshot in self._snapshots:
+            if snapshot.name == name:
+                return snapshot
+        raise SnapshotError(f"there is no snapshot {name}")
 
     def _take_name(self, name: str) -> None:
         with self.quiet_gate.lock:
@@ -541,14 +542,16 @@ class SnapshotOrigin:
     def _trim(self) -> list[Generation]:
         """Let go of generations that no one can ask for, and of deltas that none needs."""
         with self.quiet_gate.lock:
-            needed = [one.generation for one in self._snapshots if one.needs_delta()]
-            oldest = min(needed, default=None)
-            gone = []
-            for generation in self._generations[: self._first_kept()]:
-                if oldest is None or generation.number < oldest:
-                    gone.append(generation)
+            oldest = self._oldest_needed()
+            passed = self._generations[: self._first_kept()]
+            gone = [one for one in passed if one.number < oldest]
             self._generations = tuple(one for one in self._generations if one not in gone)
             return gone
+
+    def _oldest_needed(self) -> float:
+        """Return the oldest generation whose old content a snapshot lives on; the lock is held."""
+        needed = (one.generation for one in self._snapshots if one.needs_delta())
+        return min(needed, default=math.inf)
 
     def _first_kept(self) -> int:
         """Return the place of the oldest generation that is kept to tell what changed."""
@@ -576,11 +579,10 @@ class SnapshotOrigin:
 
     def _drop_deltas(self) -> None:
         with self.quiet_gate.lock:
-            needed = [one.generation for one in self._snapshots if one.needs_delta()]
-            oldest = min(needed, default=None)
+            oldest = self._oldest_needed()
             idle = []
             for generation in self._generations:
-                if generation.delta is not None and (oldest is None or generation.number < oldest):
+                if generation.delta is not None and (generation.number < oldest):
                     idle.append(generation.delta)
                     generation.delta = None
         for delta in idle:
