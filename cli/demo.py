@@ -11,7 +11,6 @@ import argparse
 import hashlib
 import json
 import shutil
-import signal
 import subprocess
 import sys
 import tarfile
@@ -19,14 +18,13 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TransferSpeedColumn
 from rich.table import Table
 
 from serverfree.backup.catalog.facts import Mode
+from serverfree.backup.commands.jobs import terminable
 from serverfree.backup.contents import Wish
 from serverfree.backup.job import Request as BackupRequest
 from serverfree.backup.job import back_up
@@ -62,21 +60,16 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run(args: argparse.Namespace) -> int:
     """Run the demo; 0 if what came back from tape is what was on the disk."""
-    signal.signal(signal.SIGTERM, _terminated)
     console = Console(stderr=args.json)
     try:
-        return _demo(console, args.json)
+        with terminable():  # the servers are stopped and the folder is removed
+            return _demo(console, args.json)
     except KeyboardInterrupt:
         console.print("interrupted; everything that was started is stopped")
         return INTERRUPTED
     except ServerError as error:
         print(f"serverfree demo: {error}", file=sys.stderr)
         return 1
-
-
-def _terminated(number: int, frame: FrameType | None) -> NoReturn:
-    """Unwind as for Ctrl-C, so that the servers are stopped and the folder is removed."""
-    raise KeyboardInterrupt
 
 
 def _demo(console: Console, as_json: bool) -> int:

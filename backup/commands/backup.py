@@ -2,14 +2,10 @@
 
 import argparse
 import os
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
 
 from serverfree.backup.archive.pax import BLOCK
 from serverfree.backup.catalog.facts import Mode
+from serverfree.backup.commands.jobs import show_report, terminable
 from serverfree.backup.commands.progress import watcher
 from serverfree.backup.commands.snapshot import (
     ARRAY_VARIABLE,
@@ -17,6 +13,7 @@ from serverfree.backup.commands.snapshot import (
     add_quiet_arguments,
     hooks_of,
 )
+from serverfree.backup.commands.tables import add_catalog
 from serverfree.backup.contents import Wish
 from serverfree.backup.estimate import estimate
 from serverfree.backup.job import Request, back_up
@@ -31,7 +28,6 @@ from serverfree.initiator.commands.common import (
     add_verb,
     argument,
     intermix,
-    print_json,
     show,
 )
 from serverfree.initiator.copy_plan import DEFAULT_TAPE_BLOCK
@@ -60,7 +56,7 @@ def add_parser(subparsers: Subparsers) -> None:
         action="store_true",
         help="if the copy manager cannot do it, copy through this machine",
     )
-    parser.add_argument("--catalog", type=Path, metavar="FILE", help="default: this user's")
+    add_catalog(parser)
     parser.add_argument(
         "--dry-run", action="store_true", help="tell what it would come to; nothing is written"
     )
@@ -155,30 +151,10 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         show(args, estimate(request).facts())
         return DONE
-    with _terminable(), watcher(args.quiet, silent=args.json) as seen:
+    with terminable(), watcher(args.quiet, silent=args.json) as seen:
         report = back_up(request, seen)
-    if args.json:
-        print_json(report.facts())
-        return DONE
-    rows = report.lines()
-    width = max(len(name) for name, _ in rows)
-    for name, value in rows:
-        print(f"{name:<{width}}  {value}")
+    show_report(args, report)
     return DONE
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """Ended politely (SIGTERM), a backup tidies up as when it is interrupted."""
-    before = signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _interrupt(*_: Any) -> None:
-    raise KeyboardInterrupt
 
 
 def _request(args: argparse.Namespace) -> Request:

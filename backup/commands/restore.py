@@ -1,11 +1,11 @@
 """`serverfree restore`: from tape back to a disk, past this machine; or to a folder, through it."""
 
 import argparse
-import signal
 from pathlib import Path
-from typing import Any
 
+from serverfree.backup.commands.jobs import show_report, terminable
 from serverfree.backup.commands.progress import watcher
+from serverfree.backup.commands.tables import add_catalog
 from serverfree.backup.restore.job import Request, restore
 from serverfree.backup.restore.whole_disk import FreeSpace
 from serverfree.initiator.commands.common import (
@@ -17,7 +17,6 @@ from serverfree.initiator.commands.common import (
     add_json,
     add_verb,
     intermix,
-    print_json,
 )
 
 
@@ -56,7 +55,7 @@ def add_parser(subparsers: Subparsers) -> None:
         action="store_true",
         help="if the copy manager cannot do it, copy through this machine",
     )
-    parser.add_argument("--catalog", type=Path, metavar="FILE", help="default: this user's")
+    add_catalog(parser)
     add_json(parser)
     parser.set_defaults(wrong=parser.error)
     intermix(parser)
@@ -100,22 +99,10 @@ def _add_disk(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Restore, and say what was moved and what passed through here."""
     request = _request(args)
-    # Ended politely, it lets go of what it has mounted as when it is interrupted.
-    signal.signal(signal.SIGTERM, _interrupt)
-    with watcher(silent=args.json) as seen:
+    with terminable(), watcher(silent=args.json) as seen:
         report = restore(request, seen)
-    if args.json:
-        print_json(report.facts())
-    else:
-        rows = report.lines()
-        width = max(len(name) for name, _ in rows)
-        for name, value in rows:
-            print(f"{name:<{width}}  {value}")
+    show_report(args, report)
     return FAILED if report.skipped else DONE
-
-
-def _interrupt(*_: Any) -> None:
-    raise KeyboardInterrupt
 
 
 def _request(args: argparse.Namespace) -> Request:

@@ -1,10 +1,11 @@
 """`serverfree verify`: is what lies on the tape what was written?"""
 
 import argparse
-from pathlib import Path
 
 from serverfree.backup.catalog.store import Catalog
+from serverfree.backup.commands.jobs import show_report
 from serverfree.backup.commands.progress import watcher
+from serverfree.backup.commands.tables import add_catalog
 from serverfree.backup.site import Site
 from serverfree.backup.verify import verify
 from serverfree.initiator.commands.common import (
@@ -14,7 +15,6 @@ from serverfree.initiator.commands.common import (
     Subparsers,
     add_json,
     add_verb,
-    print_json,
 )
 
 
@@ -33,7 +33,7 @@ def add_parser(subparsers: Subparsers) -> None:
     way.add_argument(
         "--through-server", action="store_true", help="this machine reads the whole archive itself"
     )
-    parser.add_argument("--catalog", type=Path, metavar="FILE", help="default: this user's")
+    add_catalog(parser)
     add_json(parser)
 
 
@@ -46,11 +46,5 @@ def run(args: argparse.Namespace) -> int:
     ):
         backup = catalog.backup(args.backup)
         report = verify(catalog, site, backup, through_server=args.through_server, watcher=seen)
-    if args.json:
-        print_json(report.facts())
-    else:
-        rows = report.lines()
-        width = max(len(name) for name, _ in rows)
-        for name, value in rows:
-            print(f"{name:<{width}}  {value}")
+    show_report(args, report)
     return DONE if report.good else FAILED
