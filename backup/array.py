@@ -24,6 +24,14 @@ class ArrayError(OSError):
     """The HTTP status of a refusal, None where nothing was answered."""
 
 
+def token_from_environment() -> str:
+    """Return the token that the storage system asks for. Raises ArrayError if there is none."""
+    token = os.environ.get(TOKEN_VARIABLE, "")
+    if not token:
+        raise ArrayError(f"{TOKEN_VARIABLE} is not set: the storage system asks for its token")
+    return token
+
+
 class SnapshotTimeout(ArrayError):
     """No quiet period came in time. Times are seconds."""
 
@@ -109,9 +117,7 @@ class Array:
     """
 
     def __init__(self, url: str, token: str | None = None) -> None:
-        token = os.environ.get(TOKEN_VARIABLE, "") if token is None else token
-        if not token:
-            raise ArrayError(f"{TOKEN_VARIABLE} is not set: the storage system asks for its token")
+        token = token_from_environment() if token is None else token
         self.url = url.rstrip("/")
         try:
             self._client = httpx.Client(

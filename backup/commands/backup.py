@@ -11,6 +11,7 @@ from serverfree.backup.commands.snapshot import (
     ARRAY_VARIABLE,
     add_hook_arguments,
     add_quiet_arguments,
+    check_token,
     hooks_of,
 )
 from serverfree.backup.commands.tables import add_catalog
@@ -173,6 +174,8 @@ def _request(args: argparse.Namespace) -> Request:
         args.wrong("--incremental takes --array: only the storage system knows what has changed")
     if args.mover is None and not (args.allow_through_server or args.dry_run):
         args.wrong("--mover is missing")
+    if args.array is not None and not args.dry_run:
+        check_token(args)
     return Request(
         disk=args.disk,
         tape=args.tape,

@@ -7,7 +7,14 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
-from serverfree.backup.array import TOKEN_VARIABLE, Array, Progress, SnapshotFacts
+from serverfree.backup.array import (
+    TOKEN_VARIABLE,
+    Array,
+    ArrayError,
+    Progress,
+    SnapshotFacts,
+    token_from_environment,
+)
 from serverfree.backup.hooks import CONSISTENCIES, TIMEOUT, Hooks
 from serverfree.initiator.commands.common import (
     DONE,
@@ -17,6 +24,7 @@ from serverfree.initiator.commands.common import (
     add_verb,
     argument,
     print_json,
+    refuse,
     show,
 )
 from serverfree.initiator.sizes import format_size
@@ -124,6 +132,14 @@ def hooks_of(args: argparse.Namespace) -> Hooks:
     return Hooks(args.before, args.after, args.hook_timeout, args.consistency)
 
 
+def check_token(args: argparse.Namespace) -> None:
+    """End here, before anything is contacted, if the token is missing."""
+    try:
+        token_from_environment()
+    except ArrayError as error:
+        refuse(args, error)
+
+
 def _seconds(text: str) -> float:
     try:
         seconds = float(text)
@@ -147,6 +163,7 @@ def _add_array(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do it."""
+    check_token(args)
     with Array(args.array) as array:
         code: int = args.act(array, args)
         return code

@@ -2,9 +2,10 @@
 
 import argparse
 import json
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 from serverfree.initiator.session import LogicalUnit, Session
 from serverfree.initiator.sizes import parse_size
@@ -12,7 +13,7 @@ from serverfree.initiator.urls import open_session, open_target
 from serverfree.iscsi.errors import ProtocolError
 from serverfree.iscsi.names import Portal, Url
 
-DONE, FAILED = 0, 1
+DONE, FAILED, WRONG_USAGE = 0, 1, 2
 
 Subparsers = Any  # argparse._SubParsersAction has no public name
 
@@ -59,6 +60,12 @@ def add_verb(subparsers: Subparsers, name: str, text: str, run: Any) -> argparse
     )
     parser.set_defaults(run=run)
     return parser
+
+
+def refuse(args: argparse.Namespace, why: object) -> NoReturn:
+    """End as for wrong usage, but in one line: no argument is wrong, and no usage would help."""
+    print(f"serverfree {args.verb}: {why}", file=sys.stderr)
+    raise SystemExit(WRONG_USAGE)
 
 
 def intermix(parser: argparse.ArgumentParser) -> None:

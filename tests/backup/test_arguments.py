@@ -30,3 +30,28 @@ def test_wrong_usage(words, why, monkeypatch, capsys):
         main(words)
     assert ended.value.code == 2
     assert why in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [(*BACKUP, *ARRAY), SNAPSHOT, ("snapshot", "list", *ARRAY)],
+    ids=["backup", "snapshot create", "snapshot list"],
+)
+def test_without_the_token_nothing_is_contacted(words, monkeypatch, tmp_path, capsys):
+    monkeypatch.delenv("SERVERFREE_TOKEN", raising=False)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    monkeypatch.setattr("socket.create_connection", None)
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert err.startswith(f"serverfree {words[0]}: SERVERFREE_TOKEN is not set")
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_a_snapshot_no_token_is_asked_for(monkeypatch, tmp_path, capsys):
+    monkeypatch.delenv("SERVERFREE_TOKEN", raising=False)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    assert main((*BACKUP, "--no-snapshot")) == 1
+    assert "127.0.0.1:1" in capsys.readouterr().err
