@@ -132,12 +132,13 @@ def pack_identifiers(identifiers: Iterable[int]) -> bytes:
 
 
 def unpack_values(raw: bytes) -> list[tuple[int, MediumAttribute]]:
-    """Read a list for WRITE ATTRIBUTE: each attribute with the offset where it begins.
+    """Read a list of attributes with their values: each with the offset where it begins.
 
-    Raises ValueError where the lengths do not fit together.
+    Its header's own length is not looked at: WRITE ATTRIBUTE ignores it (SPC-4 6.48), and LTFS
+    counts the header in. Raises ValueError where the last attribute is not all there.
     """
-    if len(raw) < LIST_HEADER or int.from_bytes(raw[:LIST_HEADER], "big") != len(raw) - LIST_HEADER:
-        raise ValueError("the list is not as long as it says")
+    if len(raw) < LIST_HEADER:
+        raise ValueError("the list is shorter than its header")
     found, at = [], LIST_HEADER
     while at < len(raw):
         start = at

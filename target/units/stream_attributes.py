@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from serverfree.target.units.stream import StreamUnit
 
 _MIB = 1 << 20
-_CAPACITY = 16 << 10  # bytes that hosts may fill
+_CAPACITY = 16 << 10  # bytes that hosts may fill: more than all that HOST lets them write
 _WORM_MEDIUM, _DATA_MEDIUM = 0x80, 0x00
 
 
@@ -129,7 +129,7 @@ def write_attribute_length(unit: StreamUnit, cdb: bytes) -> int:
 
 @on_medium
 def write_attribute(unit: StreamUnit, medium: Medium, command: Command) -> None:
-    """WRITE ATTRIBUTE: all of the list is checked before any of it is kept."""
+    """WRITE ATTRIBUTE (SPC-4 6.48): all of the list is checked before any of it is kept."""
     cdb = WriteAttribute.unpack(command.cdb)
     if cdb.logical_volume:
         raise invalid_field_in_cdb(5)
@@ -144,21 +144,21 @@ def write_attribute(unit: StreamUnit, medium: Medium, command: Command) -> None:
         raise illegal_request(Asc.PARAMETER_LIST_LENGTH_ERROR) from None
     memory = medium.cartridge.memory
     changed = dict(memory.attributes)
+    last = -1
     for offset, attribute in given:
         rule = HOST.get(attribute.identifier)
-        if rule is None:
+        if rule is None or attribute.identifier <= last:
             raise invalid_field_in_parameter_list(offset)
         if attribute.format != rule.format:
             raise invalid_field_in_parameter_list(offset + 2, 1)
         if len(attribute.value) > rule.length:
             raise invalid_field_in_parameter_list(offset + 3)
+        last = attribute.identifier
         place = (_home(attribute.identifier, cdb.partition), attribute.identifier)
         if attribute.value:
             changed[place] = Attribute(attribute.format, attribute.value)
         else:  # an attribute written without a value ceases to exist
             changed.pop(place, None)
-    if sum(5 + len(each.value) for each in changed.values()) > _CAPACITY:
-        raise illegal_request(Asc.INSUFFICIENT_RESOURCES)
     before, memory.attributes = memory.attributes, changed
     try:
         memory.save()

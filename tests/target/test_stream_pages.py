@@ -2,6 +2,7 @@
 
 import pytest
 
+from serverfree.scsi.attributes import HOST
 from serverfree.scsi.log import unpack_log_page
 from serverfree.scsi.sense import FieldPointer
 from support.tape import LOAD, REWIND, UNLOAD, filemarks, make_drive, read, sense, write
@@ -97,6 +98,33 @@ class TestAttributes:
         cdb, body = write_attribute(0x0800, 1, b"US")
         cdb = cdb[:10] + cut.to_bytes(4, "big") + b"\0\0"
         assert drive.sense(cdb, body[:cut]).asc == 0x1A00
+
+    @pytest.mark.parametrize("length", ["00 00 00 00", "00 00 00 11", "ff ff ff ff"])
+    def test_length_that_the_list_gives_itself_is_not_looked_at(self, drive, length):
+        """SPC-4 6.48: "shall be ignored". LTFS 2.4.8 counts the header in; this is its list."""
+        body = bytes.fromhex(length + "08 00 01 00 08") + b"IBM     "
+        drive.good(bytes.fromhex("8d 01 00 00 00 00 00 00 00 00 00 00 00 11 00 00"), body)
+        assert value(drive, 0x0800) == b"IBM     "
+
+    def test_attributes_out_of_order(self, drive):
+        """SPC-4 6.48: none is changed."""
+        first, second = (write_attribute(each, 1, b"US")[1][4:] for each in (0x0801, 0x0800))
+        body = bytes(4) + first + second
+        cdb = bytes((0x8D,)) + bytes(9) + len(body).to_bytes(4, "big") + b"\0\0"
+        refused = drive.sense(cdb, body)
+        assert (refused.asc, refused.pointer.byte) == (0x2600, 4 + len(first))
+        assert drive.sense(attribute(0x0801)).asc == 0x2400
+
+    def test_there_is_room_for_all_that_hosts_may_write(self, drive):
+        drive.unit.medium.cartridge.format([16 * MIB] * 4)
+        written = 0
+        for identifier, rule in HOST.items():
+            for partition in range(4 if rule.per_partition else 1):
+                text = bytes(rule.length)
+                drive.good(*write_attribute(identifier, rule.format, text, partition))
+                written += 5 + rule.length
+        room, capacity = (int.from_bytes(value(drive, each), "big") for each in (0x0004, 0x0407))
+        assert room == capacity - written > 0
 
     def test_lists(self, drive):
         drive.good(*write_attribute(0x0800, 1, b"US"))
