@@ -76,14 +76,14 @@ def _line(backup: Backup) -> tuple[str, ...]:
         moment(facts.created, short=True),
         facts.mode.value,
         backup.state.value,
-        format_size(backup.size) if backup.size else "-",
-        facts.medium_serial or "-",
-        "-" if facts.file is None else str(facts.file),
-        facts.consistency or "-",
+        format_size(backup.size) if backup.size else "",
+        facts.medium_serial,
+        "" if facts.file is None else str(facts.file),
+        facts.consistency,
         f"since {facts.parent[:8]}" if facts.parent else "all",
         facts.name,
     )
 
 
 def _plain(value: object) -> str:
-    return "-" if value in (None, "") else str(value)
+    return "" if value is None else str(value)

@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
             )
         else:
             lines = [("d", "", "", f"{each}/") for each in folders]
-            print_table(("", "SIZE>", "MODIFIED", "PATH"), [*lines, *map(_line, entries)])
+            print_table(("KIND", "SIZE>", "MODIFIED", "PATH"), [*lines, *map(_line, entries)])
     return DONE
 
 
@@ -97,7 +97,7 @@ def _where(catalog: Catalog, entry: Entry) -> Iterator[dict[str, object]]:
 def _where_lines(catalog: Catalog, entries: list[Entry]) -> Iterator[tuple[str, ...]]:
     for entry in entries:
         for each in _where(catalog, entry):
-            yield (*(str(value) or "-" for value in each.values()), entry.shown)
+            yield (*map(str, each.values()), entry.shown)
 
 
 def _place(backup: Backup, archive_offset: int) -> tuple[int, int]:

@@ -4,7 +4,6 @@ Names come from disks and tapes of anyone. What a terminal might obey is shown e
 """
 
 import argparse
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -15,7 +14,6 @@ from serverfree.backup.catalog.facts import Backup, Entry
 from serverfree.backup.catalog.store import default_path
 
 _NANOSECONDS = 10**9
-_PIPE_WIDTH = 100_000  # nobody looks: no line is broken
 
 
 def add_catalog(parser: argparse.ArgumentParser) -> None:
@@ -80,21 +78,18 @@ def entry_facts(entry: Entry) -> dict[str, Any]:
 
 
 def print_table(columns: Sequence[str], lines: Iterable[Sequence[str]]) -> None:
-    """Print a table; a column whose name ends with `>` is set to the right."""
-    # Imported here: it takes longer than asking the catalog.
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    """Print a table; a column whose name ends with `>` is set to the right.
 
-    table = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
-    for name in columns:
-        table.add_column(
-            name.removesuffix(">"),
-            justify="right" if name.endswith(">") else "left",
-            no_wrap=name != columns[-1],
-            overflow="fold",
-        )
-    for line in lines:
-        table.add_row(*(Text(printable(each)) for each in line))
-    console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH, soft_wrap=False)
-    console.print(table)
+    Two blanks part the cells and none is empty, so that a script finds them; the last, which may
+    be as long as it likes, is not padded, so that it widens no other line.
+    """
+    rows = [[printable(cell) or "-" for cell in line] for line in lines]
+    names = [name.removesuffix(">") for name in columns]
+    table = [names, *rows] if any(names) else rows
+    widths = [max(map(len, cells)) for cells in zip(*table, strict=True)][:-1]
+    for *cells, last in table:
+        padded = (
+            cell.rjust(width) if name.endswith(">") else cell.ljust(width)
+            for name, cell, width in zip(columns, cells, widths, strict=False)
+        )  # fmt: skip
+        print(*padded, last, sep="  ")

@@ -1,6 +1,7 @@
 """`serverfree backups`, `ls`, `find` and `scan` as they are typed."""
 
 import json
+import re
 
 import pytest
 
@@ -74,7 +75,7 @@ def test_backups_as_a_table_and_as_json(capsys, backup):
 def test_ls_shows_a_folder_and_those_that_have_no_member(capsys, backup):
     code, out, _ = run(capsys, "ls", "0a1b")
     assert code == 0
-    assert lines(out)[1:] == ["d deep/", "d 1970-01-01 00:00 Users/",
+    assert lines(out)[1:] == ["d - - deep/", "d - 1970-01-01 00:00 Users/",
                               "h 0 B 1970-01-01 00:00 b -> Users/a.txt"]  # fmt: skip
     _, out, _ = run(capsys, "ls", "latest", "users")
     assert lines(out)[1:] == ["- 2 KiB 2001-09-09 01:46 Users/a.txt",
@@ -90,6 +91,22 @@ def test_ls_tells_where_on_the_tape(capsys, backup):
     assert facts[0]["where"] == [
         {"tape": "CART1", "partition": 0, "block": 12, "byte": 808, "start": 0, "length": 2048}
     ]
+
+
+def test_a_long_path_widens_no_other_line(capsys, backup):
+    _, before, _ = run(capsys, "ls", "latest", "-r")
+    with Catalog.open() as catalog:
+        writer = catalog.begin(
+            BackupFacts(name="long", mode=Mode.FILES, created=1, uuid=UUID[1:] + "0")
+        )
+        writer.add_members([Member(f"Users/{'a long name ' * 20}", Kind.FILE, 2048)])
+        writer.finish({}, blocks=1, size=1)
+    code, out, _ = run(capsys, "find", "*a*")
+    assert code == 0
+    rows = [re.split("  +", line, maxsplit=5) for line in out.splitlines()]
+    assert {len(row) for row in rows} == {6}, "cells are set apart by two blanks and never empty"
+    assert rows[1][-1] == f"Users/{'a long name ' * 20}"
+    assert all(line == line.rstrip() for line in before.splitlines())
 
 
 def test_names_that_a_terminal_would_obey_are_escaped(capsys, backup):
