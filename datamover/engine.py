@@ -12,6 +12,7 @@ from itertools import islice
 
 from serverfree.datamover.buffers import ByteQueue, Chunk, Slabs
 from serverfree.datamover.digests import Digests
+from serverfree.datamover.direct import copy_directly, goes_directly
 from serverfree.datamover.endpoints import (
     DISK_DEPTH,
     DISK_WINDOW,
@@ -190,6 +191,10 @@ class Engine:
         edges = self._read_edges(step)
         if self._would_overwrite_its_source(step):
             self._copy_descending(step, edges)
+            return
+        if goes_directly(step, self._source, self._destination) and not self._digests.wanted:
+            self._settle_writes()
+            copy_directly(step, self._slabs, self._progress, self._check_abort)
             return
         self._may_read_current = True
         self._stream(step, edges)
