@@ -2,7 +2,8 @@
 
 Backup software and LTFS refuse drives that are not in theirs. A profile changes what they look at,
 INQUIRY's identification, density codes and medium types, and nothing of how the drive works. The
-names and codes of the LTO profiles are those that LTFS's tables have.
+names and codes of the LTO profiles are those that LTFS's tables have; so are the firmware levels of
+the two generations that LTFS refuses below one.
 """
 
 from dataclasses import dataclass
@@ -25,12 +26,12 @@ class Profile:
     description: str
 
 
-def _lto(generation: int, density: int, tracks: int) -> Profile:
+def _lto(generation: int, density: int, tracks: int, revision: str = REVISION) -> Profile:
     medium = generation << 4
     return Profile(
         vendor="IBM",
         product=f"ULT3580-TD{generation}",
-        revision=REVISION,
+        revision=revision,
         density=density,
         data_medium=medium | 0x8,
         worm_medium=medium | 0xC,
@@ -53,9 +54,9 @@ OWN = Profile(
 )
 PROFILES = {
     "own": OWN,
-    "lto5": _lto(5, 0x58, 16),
+    "lto5": _lto(5, 0x58, 16, "B170"),
     "lto6": _lto(6, 0x5A, 16),
     "lto7": _lto(7, 0x5C, 32),
-    "lto8": _lto(8, 0x5E, 32),
+    "lto8": _lto(8, 0x5E, 32, "HB81"),
     "lto9": _lto(9, 0x60, 32),
 }

@@ -57,6 +57,14 @@ def test_names_and_codes_are_those_of_ltfs(tmp_path, name, worm):
     drive.unit.close()
 
 
+@pytest.mark.parametrize(("name", "level"), [("lto5", b"B170"), ("lto8", b"HB81")])
+def test_firmware_is_not_older_than_ltfs_demands(tmp_path, name, level):
+    """LTFS 2.4.8 refuses these two generations below a level, compared as four bytes."""
+    drive = drive_of(tmp_path / "tape", name)
+    assert drive.good(INQUIRY)[32:36] >= level
+    drive.unit.close()
+
+
 def test_a_drive_is_what_it_was_in_all_else(tmp_path):
     drive = drive_of(tmp_path / "tape", "lto8")
     # Its density is one that can be set, also after a reset; another's is not.
