@@ -26,6 +26,7 @@ from typing import NamedTuple
 import google_crc32c
 
 from serverfree.scsi.device import Buffer
+from serverfree.target.backstore.cartridge_behind import WriteBehind
 from serverfree.target.backstore.cartridge_errors import CartridgeError
 from serverfree.target.backstore.file import KEEP_SIZE, fallocate
 
@@ -131,6 +132,7 @@ class RecordLog:
         self.fd = fd
         self._salt = cartridge[:8]
         self._reserved = 0
+        self._behind = WriteBehind(fd)
 
     @classmethod
     def create(cls, path: Path, partition: int, cartridge: bytes) -> None:
@@ -217,6 +219,7 @@ class RecordLog:
             while written < total:
                 # Where the file system is full this raises what is wrong.
                 written += os.pwrite(self.fd, rest[written:], offset + written)
+        self._behind.written(offset, total)
 
     def reserve(self, offset: int, end: int, limit: int) -> None:
         """See to it that the file system has set room aside for what comes at `offset` up to `end`.
@@ -330,4 +333,5 @@ class RecordLog:
 
     def close(self) -> None:
         """Let go of the file."""
+        self._behind.close()
         os.close(self.fd)
