@@ -17,6 +17,7 @@ from serverfree.scsi.cdb.block import (
 from serverfree.scsi.provisioning import BlockRange, pack_unmap_list
 from serverfree.scsi.sense import Asc, FieldPointer, SenseKey
 from serverfree.scsi.status import Status
+from serverfree.target.backstore.file import open_file_store
 from serverfree.target.units.block import BlockUnit
 from serverfree.target.units.command import Command, Lane
 from support.disk import NEXUS, Host, make_disk
@@ -244,3 +245,24 @@ def test_the_pages_say_what_the_disk_can_do(thin: Host, full: Host) -> None:
     assert thin_limits[20:28] == bytes.fromhex("ff ff ff ff 00 00 0f ff")
     assert full_limits[20:28] == bytes(8)
     assert thin_limits[4] == full_limits[4] == 1  # WSNZ
+
+
+@pytest.mark.parametrize(("physical", "granularity"), [(512, 1), (4096, 8)])
+def test_what_a_disk_prefers_is_told_for_random_and_for_streaming_access(
+    tmp_path: Path, physical: int, granularity: int
+) -> None:
+    store = open_file_store(tmp_path / "disk", 1 << 20)
+    disk = Host(BlockUnit("disk", store, physical_size=physical))
+    limits = disk.good(bytes.fromhex("12 01 b0 00 40 00"))
+    # A physical block, 1 MiB; 32 MiB at the most (SBC-4 H.3.5.2).
+    assert limits[6:8] == granularity.to_bytes(2, "big")
+    assert limits[12:16] == bytes.fromhex("00 00 08 00")
+    assert limits[8:12] == bytes.fromhex("00 01 00 00")
+
+
+def test_a_store_that_frees_large_pieces_only_is_no_reason_for_large_transfers(thin: Host) -> None:
+    assert isinstance(thin.unit, BlockUnit)
+    thin.unit.store.granularity = 64 << 20  # of a thin pool: more than a field of 16 bits holds
+    limits = thin.good(bytes.fromhex("12 01 b0 00 40 00"))
+    assert limits[6:8] == bytes.fromhex("00 01")
+    assert limits[28:32] == bytes.fromhex("00 02 00 00")

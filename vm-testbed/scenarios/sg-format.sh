@@ -43,7 +43,8 @@ matches "all of it again" "Last LBA=2047 " "$(blocks "$d1")"
 sg_turs "$d0" || sg_turs "$d0"
 block=$(disk storage d0)
 modprobe xfs
-mkfs.xfs -q "$block"
+mkfs.xfs -q "$block" >mkfs.out 2>&1
+same "mkfs.xfs finds nothing odd in the sizes of VPD page B0h" "" "$(<mkfs.out)"
 mount "$block" /mnt
 fio --name=mixed --directory=/mnt --size=12M --rw=randwrite --bsrange=4k-64k --ioengine=psync \
 	--verify=crc32c --verify_fatal=1 --do_verify=1 --end_fsync=1 --randseed=5 >fio.out || {
