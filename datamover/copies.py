@@ -27,7 +27,7 @@ from serverfree.scsi.errors import illegal_request
 from serverfree.scsi.sense import Asc, Sense
 from serverfree.scsi.status import Status
 
-_LID1 = 0  # service action of EXTENDED COPY(LID1)
+_BOTH_FORMATS = {0, 1}  # service actions of EXTENDED COPY, LID1 and LID4
 _UPDATE_DELAY = 500  # milliseconds until asking again is worth while
 _MOST_ENDED = 1024  # copies that have ended and are still known
 _MOST_HELD = 16 * MIB  # held data of all of them
@@ -138,8 +138,7 @@ class Copies:
         with self.lock:
             present = self._known.get((nexus, identifier)) if identified else None
             if present is not None and present.running:
-                if (present.origin == _LID1) != (copy.origin == _LID1):
-                    # In the other format (6.4.3.2).
+                if {present.origin, copy.origin} == _BOTH_FORMATS:  # (6.4.3.2)
                     raise illegal_request(Asc.INVALID_FIELD_IN_PARAMETER_LIST)
                 loose = present.usage is copy.usage is ListIdUsage.DISCARD
                 if not (loose and self._tolerant):
@@ -154,10 +153,14 @@ class Copies:
                 self._known.move_to_end((nexus, identifier))
             self._running.append(copy)
 
-    def retire(self, copy: Copy) -> None:
-        """A copy has ended. The oldest of those known go where there are too many."""
+    def end(self, copy: Copy, status: CopyOperationStatus, sense: Sense | None) -> None:
+        """A copy has ended: whoever hears of it finds its place free.
+
+        The oldest of those known go where there are too many.
+        """
         with self.lock:
             self._running.remove(copy)
+            copy.end(status, sense)
             ended = [key for key, one in self._known.items() if not one.running]
             for key in ended[: max(0, len(ended) - _MOST_ENDED)]:
                 del self._known[key]

@@ -62,7 +62,7 @@ from serverfree.scsi.copy_results import (
 from serverfree.scsi.copy_segments import PopulateRodRange, PopulateRodRanges, TapeImage
 from serverfree.scsi.designator import Designator
 from serverfree.scsi.device import Buffer
-from serverfree.scsi.errors import CheckCondition, invalid_field_in_cdb
+from serverfree.scsi.errors import CheckCondition, illegal_request, invalid_field_in_cdb
 from serverfree.scsi.luns import unpack_lun
 from serverfree.scsi.rod_token import PopulateList, Range, WriteList
 from serverfree.scsi.sense import Asc, Sense, SenseKey
@@ -361,12 +361,19 @@ class CopyManager:
         if not copy.background:
             self._carry_out(copy, act, rods)
             return
-        threading.Thread(
+        thread = threading.Thread(
             target=self._carry_out_quietly,
             args=(list_identifier, copy, act, rods),
             name=f"copy {list_identifier}",
             daemon=True,
-        ).start()
+        )
+        try:
+            thread.start()
+        except RuntimeError:  # the system has no more threads
+            rods.close(delete=False)
+            refused = illegal_request(Asc.INSUFFICIENT_RESOURCES)
+            self._copies.end(copy, CopyOperationStatus.FAILED, refused.sense)
+            raise refused from None
 
     def _carry_out(self, copy: Copy, act: Callable[[], None], rods: CopyRods) -> None:
         """Run a copy that is admitted; whatever its end, it has one."""
@@ -386,8 +393,7 @@ class CopyManager:
                 status = CopyOperationStatus.PARTIAL_TOKEN
             raise
         finally:
-            copy.end(status, sense)
-            self._copies.retire(copy)
+            self._copies.end(copy, status, sense)
 
     def _carry_out_quietly(
         self, list_identifier: int, copy: Copy, act: Callable[[], None], rods: CopyRods

@@ -5,6 +5,7 @@ from collections.abc import Callable, Hashable
 from serverfree.datamover.copy_rods import CopyRods
 from serverfree.datamover.endpoints import PIECE, Disk, Tape
 from serverfree.datamover.errors import CopyAborted, UnitUnreachable, in_descriptor
+from serverfree.datamover.rods import RodDevice
 from serverfree.datamover.units import (
     BLOCK_TYPES,
     Activity,
@@ -27,6 +28,7 @@ from serverfree.scsi.copy_cscd import (
 )
 from serverfree.scsi.copy_list import NULL_BLOCK, NULL_STREAM, THIS_UNIT, CopyList
 from serverfree.scsi.designator import Designator
+from serverfree.scsi.device import Result
 from serverfree.scsi.inquiry import DeviceType
 from serverfree.scsi.sense import Asc, FieldPointer
 
@@ -48,6 +50,15 @@ class _Nothing:
 
     def close(self, *, broken: bool = False) -> None:
         pass
+
+
+class _RodUnit(CopyUnit):
+    """A ROD, which can become invalid while a copy reads it."""
+
+    def failure(self, role: Role, result: Result | None) -> CopyAborted:
+        """Of one that is not valid any more, that it cannot be reached (5.17.7.5.1)."""
+        assert isinstance(self.attached, RodDevice)
+        return super().failure(role, result) if self.attached.rod.valid else self.unreachable()
 
 
 class Participants:
@@ -109,11 +120,17 @@ class Participants:
         return endpoint.unit
 
     def verify(self, cscd_id: int, *, ready: bool) -> None:
-        """See that a CSCD can be reached, and with `ready` is. Raises CopyAborted (6.4.6.9)."""
+        """See that a CSCD can be reached, and with `ready` is; a token, that it is valid.
+
+        Raises CopyAborted (6.4.6.9).
+        """
         if cscd_id in (NULL_BLOCK, NULL_STREAM):
             if ready:
                 raise _unreachable(Role.SOURCE)
             return
+        named = self._list.cscds[cscd_id] if cscd_id < len(self._list.cscds) else None
+        if isinstance(named, RodCscd) and named.rod_type:
+            return  # populated or not: no error, and no end to its being populated
         unit, cscd = self._attached(cscd_id, Role.SOURCE)
         unit.verify(Role.SOURCE, None if cscd is None else cscd.device_type, ready=ready)
 
@@ -176,7 +193,10 @@ class Participants:
             device = self.rods.device(cscd_id)
         except UnitUnreachable:
             raise _unreachable(role) from None
-        return CopyUnit(device, pointer, self._activity)
+        unit = _RodUnit(device, pointer, self._activity)
+        if not device.rod.valid:
+            raise unit.unreachable()
+        return unit
 
     def _attach(self, name: Designator | AddressCscd, pointer: FieldPointer | None) -> AttachedUnit:
         # One way to a unit, however many descriptors and designators name it: so its commands

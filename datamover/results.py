@@ -55,7 +55,8 @@ def _lid4_data(copy: Copy, allocation_length: int) -> bytes:
     ended_well = copy.status is CopyOperationStatus.COMPLETED
     answer.data = copy.held.bytes() if ended_well else b""
     response = answer.pack()
-    if ended_well:
+    # What a copy that failed has held is told to nobody; it can be declined all the same.
+    if ended_well or (not copy.running and not allocation_length):
         _fetched(copy, response, allocation_length)
     return response
 

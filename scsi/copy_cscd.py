@@ -85,7 +85,7 @@ class _Header(Structure):
 
     LAYOUT = BitStruct(
         "type" / BitsInteger(8),
-        Padding(2),  # LU ID TYPE, ignored in E4h
+        Padding(2),  # LU ID TYPE, ignored in E4h and FEh
         Padding(1),  # obsolete NUL
         "device_type" / BitsInteger(5),
         "relative_initiator_port" / BitsInteger(16),
@@ -152,6 +152,12 @@ def _unpack_parameters(device_type: int, raw: bytes) -> DeviceParameters:
     return parameters
 
 
+def _require_lun(raw: bytes) -> None:
+    """Raise InvalidField unless LU IDENTIFIER is a LUN: proxy tokens are optional (table 133)."""
+    if raw[1] >> 6:
+        raise InvalidField(1, 7)
+
+
 TCP = 6
 _ALIAS = Struct(">8s8s8x")  # from byte 4 on
 _IPV4 = Struct(">8s4s6xH2xH")  # from byte 4 on
@@ -190,6 +196,7 @@ class Ipv4Cscd:
     def unpack(cls, data: Buffer) -> "Ipv4Cscd":
         """Read the 32 bytes. Raises InvalidField, also for a protocol other than TCP."""
         raw = bytes(data[: cls.LENGTH])
+        _require_lun(raw)
         header = _Header.unpack(raw)
         lun, address, port, protocol = _IPV4.unpack_from(raw, 4)
         if protocol != TCP:
@@ -237,6 +244,7 @@ class Ipv6Cscd:
     def unpack(cls, data: Buffer) -> "Ipv6Cscd":
         """Read the 64 bytes. Raises InvalidField, also for a protocol other than TCP."""
         raw = bytes(data[: cls.LENGTH])
+        _require_lun(raw)
         header = _Header.unpack(raw)
         lun, address = _IPV6.unpack_from(raw, 4)
         extension, port, protocol = _IPV6_EXTENSION.unpack_from(raw, 32)
@@ -279,6 +287,7 @@ class AliasCscd:
     def unpack(cls, data: Buffer) -> "AliasCscd":
         """Read the 32 bytes. Raises InvalidField."""
         raw = bytes(data[: cls.LENGTH])
+        _require_lun(raw)
         header = _Header.unpack(raw)
         lun, alias = _ALIAS.unpack_from(raw, 4)
         return cls(

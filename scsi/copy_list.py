@@ -119,7 +119,9 @@ class CopyList:
         segments_end = cscds_end + header.segment_list_length
         cscds = _unpack_cscds(data, header_length, cscds_end, limits)
         usage = ListIdUsage(header.list_id_usage)
-        segments = _unpack_segments(data, cscds_end, segments_end, cscds, limits)
+        segments = _unpack_segments(
+            data, cscds_end, segments_end, cscds, limits, length_at=44 if lid4 else 8
+        )
         copy_list = cls(
             cscds,
             segments,
@@ -209,11 +211,12 @@ def _unpack_segments(
     end: int,
     cscds: Sequence[Cscd],
     limits: OperatingParameters,
+    length_at: int,
 ) -> list[Segment]:
     segments: list[Segment] = []
     while at < end:
         if len(segments) == limits.maximum_segment_count:
-            raise _illegal(Asc.TOO_MANY_SEGMENT_DESCRIPTORS, 8)
+            raise _illegal(Asc.TOO_MANY_SEGMENT_DESCRIPTORS, length_at)
         code = data[at]
         kind = SEGMENT_TYPES.get(code)
         if kind is None or code not in limits.descriptor_types:

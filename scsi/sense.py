@@ -163,6 +163,7 @@ class FieldPointer:
 _FIXED = Struct(">BBBIBIBBB3s")  # 18 bytes, 4.5.3
 _FIXED_LENGTH = _FIXED.size
 _MAX_SENSE = 252
+_COUNT_SEGMENTS = (SenseKey.COPY_ABORTED, SenseKey.COMPLETED)  # segment 0 is one (5.17.7.4 b)
 _FSDT = 0x80  # of a forwarded sense descriptor: it was cut (SPC-4 4.5.2.7)
 
 
@@ -247,7 +248,7 @@ class Sense:
         if self.information is not None:
             information = self.information & 0xFFFFFFFF_FFFFFFFF
             descriptors += b"\x00\x0a\x80\x00" + information.to_bytes(8, "big")
-        if self.command_specific:
+        if self.command_specific or self.key in _COUNT_SEGMENTS:
             descriptors += b"\x01\x0a\x00\x00" + self.command_specific.to_bytes(8, "big")
         if self.pointer is not None or self.progress is not None:
             descriptors += b"\x02\x06\x00\x00" + self._pack_pointer() + b"\x00"

@@ -90,6 +90,10 @@ def test_first_half_without_its_second_is_an_error_when_it_is_used() -> None:
     [
         (V4_BYTES[:27] + b"\x11" + V4_BYTES[28:], 0x2600, 16 + 26),  # UDP
         (V4_BYTES[:1] + b"\x02" + V4_BYTES[2:], 0x2600, 16 + 1),  # reserved device type
+        # LU ID TYPE 01b is a proxy token, 10b and 11b are reserved: no LUN (table 133).
+        (V4_BYTES[:1] + b"\x40" + V4_BYTES[2:], 0x2600, 16 + 1),
+        (V6_BYTES[:1] + b"\x80" + V6_BYTES[2:], 0x2600, 16 + 1),
+        (b"\xe6\xc0" + bytes(26) + b"\0\0\x02\0", 0x2600, 16 + 1),
         (V6_BYTES[:32], 0x1A00, None),  # cut in half
         (V6_BYTES[32:], 0x2607, 16),  # the second half alone
     ],

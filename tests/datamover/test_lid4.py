@@ -2,6 +2,7 @@
 
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -244,13 +245,30 @@ def test_no_more_copies_at_once_than_promised() -> None:
         copy(manager, [BlockToBlock(0, 1, 8, 0, 0)], list_identifier=identifier, immediate=True)
     assert refusal(copy, manager, [], list_identifier=64) == (5, 0x5503)
     disk.leave.set()
+    assert ended(manager, 7)[5] == 0x01
+    copy(manager, [], list_identifier=64)  # whoever hears of an end finds the place free
     for identifier in range(64):
         assert ended(manager, identifier)[5] == 0x01
-    deadline = time.monotonic() + 20
-    while any(thread.name.startswith("copy ") for thread in threading.enumerate()):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    copy(manager, [], list_identifier=64)
+
+
+def test_a_system_without_threads_takes_no_copy_in_the_background(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    limits = replace(LIMITS, total_concurrent_copies=1, maximum_concurrent_copies=1)
+    devices = FakeDisk(noise(4096)), FakeDisk(bytes(4096))
+    manager = CopyManager(ModelFabric(*devices), limits=limits)
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    segments = [BlockToBlock(0, 1, 8, 0, 0)]
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        for _ in range(2):
+            refused = refusal(copy, manager, segments, list_identifier=7, immediate=True)
+            assert refused == (5, 0x5503)
+    copy(manager, segments, list_identifier=7)
+    assert devices[1].data == devices[0].data
 
 
 def test_nexus_loss_takes_the_results_and_leaves_the_copy() -> None:
@@ -317,6 +335,22 @@ def test_held_data_of_lid4_lies_behind_the_status() -> None:
     assert raw[36:] == disk.data[3 * 512 : 4 * 512]
     again = manager.receive_copy_results("a", DATA4, 1 << 30, EVER)
     assert again[32:] == bytes(4)
+
+
+def test_what_a_failed_copy_has_held_is_not_told_and_can_be_declined() -> None:
+    disk = FakeDisk(noise(4096))
+    for nth in (1, 3):
+        disk.fail(READ_16, nth, check_condition(sense_bytes(3, 0x1100)))
+    manager = CopyManager(ModelFabric(disk, FakeDisk(bytes(4096))))
+    segments = [BlockToBlockHold(0, 1, 1, 3, 0), BlockToBlock(0, 1, 1, 0, 1)]
+    assert refusal(copy, manager, segments, list_identifier=9)[0] == 0x0A
+    assert manager.receive_copy_results("a", DATA4, 9, EVER)[-4:] == bytes(4)
+    held = manager.receive_copy_results("a", DATA, 9, 0)  # 5.17.4.5 b: LID1 tells it, once
+    assert held[4:] == disk.data[3 * 512 : 4 * 512]
+    assert manager.receive_copy_results("a", DATA, 9, EVER) == bytes(4)
+    assert refusal(copy, manager, segments, list_identifier=9)[0] == 0x0A
+    manager.receive_copy_results("a", DATA4, 9, 0)
+    assert manager.receive_copy_results("a", DATA, 9, EVER) == bytes(4)
 
 
 def test_more_than_the_limit_keeps_the_latest_and_says_so() -> None:

@@ -58,7 +58,15 @@ def test_forwarded_sense_stays_within_the_longest_sense_data() -> None:
     assert len(packed) == 252
     read = Sense.unpack(packed)
     assert read.forwarded_source == sense.forwarded_source
-    assert read.forwarded_destination == sense.forwarded_destination[: 252 - 8 - 204 - 3]
+    assert read.forwarded_destination == sense.forwarded_destination[: 252 - 20 - 204 - 3]
     # 4.5.2.7: FSDT is set where the forwarded sense was cut, and there only.
-    assert packed[8:11] == bytes((0x0C, 202, 0x01))
-    assert packed[8 + 204 : 8 + 204 + 3] == bytes((0x0C, 38, 0x82))
+    assert packed[20:23] == bytes((0x0C, 202, 0x01))
+    assert packed[20 + 204 : 20 + 204 + 3] == bytes((0x0C, 26, 0x82))
+
+
+def test_the_first_segment_is_named_like_every_other() -> None:
+    for number in (0, 7):
+        sense = Sense(SenseKey.COPY_ABORTED, Asc.UNREACHABLE_COPY_TARGET, command_specific=number)
+        assert sense.pack_descriptors() == bytes.fromhex(
+            f"72 0a 08 04 00 00 00 0c 01 0a 00 00 00000000000000{number:02x}"
+        )

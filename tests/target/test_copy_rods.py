@@ -313,6 +313,46 @@ def test_a_rod_is_used_populated_and_populated_before_it_is_used(san: San) -> No
     assert disk.unit.store.snapshots() == []
 
 
+def verify(source: int, *, ready: bool = False) -> bytes:
+    """07h."""
+    return bytes.fromhex("07 00 0008") + source.to_bytes(2, "big") + bytes([0, 0, ready, 0, 0, 0])
+
+
+@pytest.mark.parametrize("ready", [False, True])
+def test_a_look_at_a_rod_that_is_to_be_populated_is_passed_over(san: San, ready: bool) -> None:
+    """6.4.6.9: no error whatever it holds, and it can be populated further."""
+    disk, other = san.disk("a"), san.disk("b")
+    before = disk.content
+    segments = [
+        verify(0, ready=ready), add_one(0, 5, 1), verify(0, ready=ready), add_one(0, 8, 1),
+        move(0, 1, 2, 0, 0), verify(0, ready=ready),
+    ]  # fmt: skip
+    reply = extended_copy(disk.host, [rod(DEFAULT), disk_cscd(other)], segments)
+    assert reply.status is Status.GOOD, str(reply.sense)
+    assert other.content[:1024] == before[5 * 512 : 6 * 512] + before[8 * 512 : 9 * 512]
+
+
+def test_a_token_that_becomes_invalid_under_a_copy_is_out_of_reach(san: San) -> None:
+    """5.17.7.5.1: as an unreachable CSCD, for who looks at it and for who reads it."""
+    disk, other = san.disk("a"), san.disk("b")
+    token = disk.populate((10, 4), rod_type=VULNERABLE)
+    good = extended_copy(disk.host, [rod(0, producer=FROM_TOKEN)], [verify(0, ready=True)], token)
+    assert good.status is Status.GOOD
+    cscds = [rod(0, producer=FROM_TOKEN), disk_cscd(other), disk_cscd(disk)]
+    # The second ends the token; the last is too far behind to be read before that.
+    first = [move(0, 1, 1, 0, 0), move(1, 2, 1, 40, 11), *[verify(1)] * 80]
+    for number, last in enumerate((verify(0), move(0, 1, 1, 0, 1))):
+        before = other.content
+        parameters = copy_list(cscds, [*first, last], token)
+        cdb = bytes([0x83, 0]) + bytes(8) + len(parameters).to_bytes(4, "big") + bytes(2)
+        sense = disk.host.sense(cdb, parameters)
+        assert (sense.key, sense.asc, sense.command_specific) == (10, 0x0D02, 82)
+        assert sense.pointer is not None
+        assert (sense.pointer.byte, sense.pointer.in_segment) == (16, False)
+        assert other.content[512:] == before[512:]
+        token = disk.populate((10, 4), rod_type=VULNERABLE, identifier=20 + number)
+
+
 def test_a_copy_that_fails_returns_no_token(san: San) -> None:
     disk = san.disk("a")
     cscds = [rod(PERSISTENT, returns=True), disk_cscd(disk)]

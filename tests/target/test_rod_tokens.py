@@ -9,7 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from serverfree.datamover.copies import Copy
 from serverfree.datamover.rod_tokens import RodTokens
+from serverfree.scsi.copy_list import CopyList, ListIdUsage
 from serverfree.scsi.status import Status
 from serverfree.target.units.permission import Permission
 from serverfree.target.units.rod_medium import RodMedium
@@ -465,6 +467,19 @@ def test_identifiers_are_those_of_copies(san: San) -> None:
     assert (sense.key, sense.asc, sense.pointer.byte) == (5, 0x2400, 2)
     disk.host.good(information(1, 0))  # declined
     assert Information(disk.host.good(information(1))).tokens == []
+
+
+@pytest.mark.parametrize("lid4", [False, True])
+def test_an_identifier_that_a_token_command_has_is_in_use(san: San, lid4: bool) -> None:
+    """Only EXTENDED COPY has two formats that exclude each other (SPC-4 5.17.4.2, 6.4.3.2)."""
+    disk = san.disk("a")
+    copies = disk.unit.copy_manager._copies  # type: ignore[union-attr]
+    running = Copy(ListIdUsage.HOLD, POPULATE)
+    copies.admit(disk.host.nexus, 9, running)
+    parameters = CopyList(list_identifier=9, lid4=lid4).pack()
+    cdb = bytes([0x83, lid4]) + bytes(8) + len(parameters).to_bytes(4, "big") + bytes(2)
+    sense = disk.host.sense(cdb, parameters)
+    assert (sense.key, sense.asc) == (5, 0x0016)
 
 
 # ---------------------------------------------------------------------- what is told
