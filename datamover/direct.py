@@ -29,7 +29,10 @@ class Lender(Protocol):
     """A unit that can read without moving what it reads."""
 
     def lend(self, cdb: bytes) -> tuple[Result, object]:
-        """Run a READ; return how it ended, and what a `Taker` can take where that was GOOD."""
+        """Run a READ; return how it ended, and what a `Taker` can take.
+
+        None is to be read through memory, though the command may have ended well.
+        """
 
 
 @runtime_checkable
@@ -101,7 +104,7 @@ def _hand_over(source: DiskRun, destination: DiskRun, offset: int, size: int) ->
     assert isinstance(taker, Taker)
     lba, blocks = _place(source, offset, size)
     result, lent = lender.lend(Read16(lba=lba, blocks=blocks).pack())
-    if not _went_well(source.unit, Role.SOURCE, result) or result.transferred != size:
+    if not _went_well(source.unit, Role.SOURCE, result) or lent is None:
         return False
     lba, blocks = _place(destination, offset, size)
     result, taken = taker.take(Write16(lba=lba, blocks=blocks).pack(), lent)

@@ -1,6 +1,8 @@
 """What a block unit needs of the storage under it: bytes by offset. No CDB, no sense."""
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Protocol
 
 from serverfree.scsi.device import Buffer
@@ -17,6 +19,15 @@ class ReadError(OSError):
     """
 
     offset: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """Bytes where they are stored: read, as it were, but not looked at yet."""
+
+    store: "BlockStore"
+    offset: int
+    length: int
 
 
 class BlockStore(Protocol):
@@ -48,6 +59,21 @@ class BlockStore(Protocol):
 
     def write(self, offset: int, data: Buffer) -> None:
         """Write all of `data`; it is durable after the next `flush` only."""
+
+    def take(self, offset: int, data: Stored) -> None:
+        """Write bytes of this or another store without their coming to this process.
+
+        What gives no data there takes no more room here than it must: holes stay holes where this
+        store is thin, and where both are, a file system that can lets them share their space. If
+        it raises OSError, for whichever side, part of the range is written. What lies in `data`
+        must not overlap what is written.
+        """
+
+    def shared(self, offset: int, length: int) -> AbstractContextManager[tuple[int, int] | None]:
+        """Within the block, say in which file these bytes lie, as (descriptor, offset).
+
+        None where they do not, or where the file is not to share its space with others.
+        """
 
     def flush(self) -> None:
         """Put all that was written on stable storage."""

@@ -4,10 +4,11 @@ import errno
 import os
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from threading import Lock
 
 from serverfree.scsi.device import Buffer
-from serverfree.target.backstore.base import BlockStore, ReadError
+from serverfree.target.backstore.base import BlockStore, ReadError, Stored
 
 
 class FaultyStore:
@@ -49,6 +50,16 @@ class FaultyStore:
         self._wait()
         self.store.write(offset, data)
         self._heal(offset, offset + len(data))
+
+    def take(self, offset: int, data: Stored) -> None:
+        """See BlockStore."""
+        self._wait()
+        self.store.take(offset, data)
+        self._heal(offset, offset + data.length)
+
+    def shared(self, offset: int, length: int) -> AbstractContextManager[tuple[int, int] | None]:
+        """See BlockStore. What is to fail or to dawdle is to be read."""
+        return nullcontext() if self._bad or self._delay else self.store.shared(offset, length)
 
     def flush(self) -> None:
         """See BlockStore."""

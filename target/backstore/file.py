@@ -9,15 +9,19 @@ import os
 import stat
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from struct import Struct
 
 from serverfree.scsi.device import Buffer
-from serverfree.target.backstore.base import ReadError, StoreError
+from serverfree.target.backstore.base import ReadError, Stored, StoreError
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
 
 KEEP_SIZE, _PUNCH_HOLE, _ZERO_RANGE = 0x01, 0x02, 0x10  # linux/falloc.h
+_FICLONERANGE = 0x4020940D  # linux/fs.h
+_CLONE_RANGE = Struct("=qQQQ")  # struct file_clone_range: from which descriptor, offset, length, to
 _BLKSSZGET, _BLKPBSZGET = 0x1268, 0x127B  # linux/fs.h: bytes of a logical, of a physical sector
 _NOT_SUPPORTED = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENODEV)
 _ZEROS = bytes(1 << 20)
@@ -100,6 +104,38 @@ class FileStore:
         rest = memoryview(data)
         while written < len(data):
             written += os.pwrite(self._fd, rest[written:], offset + written)
+
+    def take(self, offset: int, data: Stored) -> None:
+        """Share the bytes, or have the kernel copy them out of the other store's map.
+
+        Measured on ext4: that takes two thirds of the time of reading and writing them, and of
+        copy_file_range, which without shared extents goes through a pipe, page by page.
+        """
+        if self.can_discard:  # else its space is its own, for writes that must not run out of it
+            with data.store.shared(data.offset, data.length) as place:
+                if place is not None and self._clone(offset, *place, data.length):
+                    return
+        shift = offset - data.offset
+        for at, length, has_data in data.store.extents(data.offset, data.length):
+            if has_data:
+                self.write(at + shift, data.store.view(at, length))
+            elif self.can_discard:
+                self.discard(at + shift, length)
+            else:
+                self.zero(at + shift, length)
+
+    def _clone(self, offset: int, descriptor: int, start: int, length: int) -> bool:
+        wanted = _CLONE_RANGE.pack(descriptor, start, length, offset)
+        try:
+            fcntl.ioctl(self._fd, _FICLONERANGE, wanted)
+        except OSError:  # no such file system, not the same one, not on its blocks, ...
+            return False
+        return True
+
+    @contextmanager
+    def shared(self, offset: int, length: int) -> Iterator[tuple[int, int] | None]:
+        """Say where, if this file is thin: writing to what is shared takes new space."""
+        yield (self._fd, offset) if self.can_discard else None
 
     def flush(self) -> None:
         """Put all that was written on stable storage.

@@ -3,11 +3,12 @@
 import errno
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from serverfree.scsi.device import Buffer
-from serverfree.target.backstore.base import BlockStore, ReadError
+from serverfree.target.backstore.base import BlockStore, ReadError, Stored
 from serverfree.target.backstore.changes import ChangedChunks
 from serverfree.target.backstore.snapshot_delta import Delta
 
@@ -198,6 +199,21 @@ class SnapshotStore:
     def write(self, offset: int, data: Buffer) -> None:
         """Refuse."""
         raise _read_only()
+
+    def take(self, offset: int, data: Stored) -> None:
+        """Refuse."""
+        raise _read_only()
+
+    @contextmanager
+    def shared(self, offset: int, length: int) -> Iterator[tuple[int, int] | None]:
+        """Say where in the clone; what lies on the disk may be written any time."""
+        clone = self._snapshot.clone
+        if clone is None:
+            yield None
+            return
+        with clone as store, store.shared(offset, length) as place:
+            yield place
+        self._require_valid()
 
     def discard(self, offset: int, length: int) -> None:
         """Refuse."""

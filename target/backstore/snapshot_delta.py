@@ -35,7 +35,7 @@ class Delta:
     @classmethod
     def load(cls, path: Path, *, readonly: bool = False) -> "Delta":
         """Open an existing one. Raises OSError, StoreError."""
-        return cls(path, open_file_store(path, readonly=readonly))
+        return cls(path, open_file_store(path, readonly=readonly, thin=True))
 
     # A descriptor that is closed under a thread may be another file's when it gets to use it.
 

@@ -31,7 +31,7 @@ from threading import Condition, Event, Lock
 from typing import Any
 
 from serverfree.scsi.device import Buffer
-from serverfree.target.backstore.base import BlockStore, StoreError
+from serverfree.target.backstore.base import BlockStore, Stored, StoreError
 from serverfree.target.backstore.changes import ChangedChunks, extents_of, union
 from serverfree.target.backstore.quiet import QUIET, TIMEOUT, QuietGate, Quietness, pause_until
 from serverfree.target.backstore.snapshot import Generation, Snapshot, SnapshotError
@@ -96,7 +96,7 @@ class SnapshotOrigin:
         self.size = store.size
         # Bound to this object they would cost a call more on each read.
         self.view, self.pread = store.view, store.pread
-        self.extents, self.prefetch = store.extents, store.prefetch
+        self.extents, self.prefetch, self.shared = store.extents, store.prefetch, store.shared
         self.evict, self.give_up_map = store.evict, store.give_up_map
         self.flush = store.flush
         self._write, self._discard, self._zero = store.write, store.discard, store.zero
@@ -154,6 +154,10 @@ class SnapshotOrigin:
             if gate.closed:
                 gate.tell()
             self._release()
+
+    def take(self, offset: int, data: Stored) -> None:
+        """See BlockStore."""
+        self._change(lambda offset, _: self.store.take(offset, data), offset, data.length)
 
     def discard(self, offset: int, length: int) -> None:
         """See BlockStore."""

@@ -1,6 +1,7 @@
 """The disk commands that read, write and verify blocks (SBC-3 chapter 5)."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import count
 from struct import Struct
 
@@ -32,10 +33,11 @@ from serverfree.scsi.device import Buffer
 from serverfree.scsi.errors import CheckCondition, illegal_request, invalid_field_in_cdb
 from serverfree.scsi.opcodes import VARIABLE_LENGTH_CDB
 from serverfree.scsi.sense import Asc, FieldPointer, Sense, SenseKey
+from serverfree.target.backstore.base import Stored
 from serverfree.target.units.access import Access
 from serverfree.target.units.base import Row, table_of
 from serverfree.target.units.block_device import MAXIMUM_TRANSFER, STEP, BlockDevice
-from serverfree.target.units.command import Command, Lane
+from serverfree.target.units.command import Command, Handover, Lane
 
 _CODES = {8: "B", 16: "H", 32: "I", 64: "Q"}  # of struct, by width in bits
 
@@ -146,6 +148,10 @@ def _read(layout: type[Cdb]) -> Row:
         if cdb[at] & fua:
             unit.store.flush()  # "from the medium": so what is newer must be there first
         if command.read_here or not unit.reads_windows:
+            if isinstance(command, Handover):
+                if unit.reads_windows:
+                    command.stored = Stored(unit.store, offset, length)
+                return b""
             return unit.read_copy(offset, length)
         return unit.store.view(offset, length)
 
@@ -176,8 +182,11 @@ def _write(layout: type[Cdb]) -> Row:
         unit.require_writable()
         unit.write_commands += 1
         unit.write_bytes += length
-        data = whole_blocks(unit, command.data_out, length)
-        unit.exclusion.change(offset, length, unit.store.write, data)
+        if type(command) is Handover:
+            _take(unit, command, offset, length)
+        else:
+            data = whole_blocks(unit, command.data_out, length)
+            unit.exclusion.change(offset, length, unit.store.write, data)
         if cdb[at] & fua or not unit.write_cache:
             unit.store.flush()
 
@@ -190,6 +199,14 @@ def _write(layout: type[Cdb]) -> Row:
         service_action=layout.SERVICE_ACTION,
         offered=offered(layout),
     )
+
+
+def _take(unit: BlockDevice, command: Handover, offset: int, length: int) -> None:
+    stored = command.stored
+    if stored is not None and stored.length == length:
+        with suppress(OSError):
+            unit.exclusion.change(offset, length, unit.store.take, stored)
+            command.taken = True
 
 
 def _check_medium(unit: BlockDevice, command: Command, offset: int, length: int) -> None:

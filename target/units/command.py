@@ -9,6 +9,7 @@ from serverfree.scsi.device import Buffer
 from serverfree.scsi.sense import Asc, Sense
 from serverfree.scsi.status import Status
 from serverfree.scsi.task_management import TaskManagementSupport
+from serverfree.target.backstore.base import Stored
 from serverfree.target.units.permission import EVERYTHING, Permission
 
 
@@ -43,6 +44,19 @@ class Command:
     data_in_length: int = 0
     read_here: bool = False
     aborted: bool = False
+
+
+@dataclass(slots=True)
+class Handover(Command):
+    """A READ or WRITE of a disk whose data stays where it is stored, from the one to the other.
+
+    A READ that ends well says in `stored` where the data lies, None if it has to be read to be as
+    it was at one moment. A WRITE takes it from there; where it ends well, but not with `taken`, a
+    storage failed: read and write the data, and whichever it was will say so.
+    """
+
+    stored: Stored | None = None
+    taken: bool = False
 
 
 @dataclass(slots=True)

@@ -8,8 +8,9 @@ from serverfree.datamover.errors import UnitUnreachable
 from serverfree.datamover.units import Facts
 from serverfree.scsi.designator import Designator
 from serverfree.scsi.device import Buffer, Result
+from serverfree.target.backstore.base import Stored
 from serverfree.target.units.base import Unit
-from serverfree.target.units.command import Command, LogicalUnit, Nexus
+from serverfree.target.units.command import Command, Handover, LogicalUnit, Nexus
 from serverfree.target.units.permission import EVERYTHING, Permission
 
 COPIES = "copy manager,"
@@ -57,6 +58,19 @@ class LocalDevice:
         if data_in is not None and size:
             data_in[:size] = memoryview(reply.data)[:size]
         return _Ended(Result(reply.status, reply.sense, size))
+
+    def lend(self, cdb: bytes) -> tuple[Result, Stored | None]:
+        """Run a READ of a disk, and say where what it reads is stored."""
+        command = Handover(self._nexus, cdb, read_here=True)
+        reply = self._unit.execute(command)
+        return Result(reply.status, reply.sense), command.stored
+
+    def take(self, cdb: bytes, lent: object) -> tuple[Result, bool]:
+        """Run a WRITE of a disk, its data from where it is stored; say whether that was done."""
+        assert isinstance(lent, Stored)
+        command = Handover(self._nexus, cdb, data_in_length=lent.length, stored=lent)
+        reply = self._unit.execute(command)
+        return Result(reply.status, reply.sense), command.taken
 
     def stand_in_for(self, nexus: Nexus) -> None:
         """Reservations see this nexus in every command."""

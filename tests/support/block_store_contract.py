@@ -6,12 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serverfree.target.backstore.base import BlockStore
+from serverfree.target.backstore.base import BlockStore, Stored
+from serverfree.target.backstore.file import open_file_store
 
 SIZE = 1 << 16
 PAGE = 4096
 OPERATIONS = st.tuples(
-    st.sampled_from(("write", "zero", "discard")),
+    st.sampled_from(("write", "zero", "discard", "take")),
     st.integers(0, SIZE),
     st.integers(0, SIZE),
     st.binary(min_size=1, max_size=3),
@@ -61,6 +62,37 @@ class BlockStoreContract:
         assert store.pread(0, SIZE) == expected
         assert bytes(store.view(0, SIZE)) == expected
 
+    def test_taken_bytes_are_those_of_the_other_store_and_their_neighbours_are_not(
+        self, store: BlockStore, tmp_path: Path
+    ) -> None:
+        other = open_file_store(tmp_path / "other", SIZE, thin=True)
+        other.write(PAGE, b"y" * 700)
+        other.write(PAGE * 5, b"z" * PAGE * 2)
+        store.write(0, b"x" * SIZE)
+        store.take(512, Stored(other, PAGE, PAGE * 5))
+        store.take(50, Stored(other, 0, 0))
+        taken = b"y" * 700 + bytes(PAGE * 4 - 700) + b"z" * PAGE
+        expected = b"x" * 512 + taken + b"x" * (SIZE - 512 - len(taken))
+        assert store.pread(0, SIZE) == expected
+        assert bytes(store.view(0, SIZE)) == expected
+
+    def test_others_can_take_its_bytes(self, store: BlockStore, tmp_path: Path) -> None:
+        store.write(PAGE, b"y" * 700)
+        store.write(PAGE * 5, b"z" * PAGE * 2)
+        for thin in (True, False):
+            other = open_file_store(tmp_path / f"other of {thin}", SIZE, thin=thin)
+            other.write(0, b"x" * SIZE)
+            other.take(PAGE, Stored(store, PAGE, PAGE * 6))
+            taken = store.pread(PAGE, PAGE * 6)
+            expected = b"x" * PAGE + taken + b"x" * (SIZE - PAGE * 7)
+            assert other.pread(0, SIZE) == expected
+
+    def test_it_can_take_its_own_bytes_elsewhere(self, store: BlockStore) -> None:
+        store.write(0, b"x" * SIZE)
+        store.write(PAGE, b"y" * PAGE)
+        store.take(PAGE * 2 + 3, Stored(store, PAGE, PAGE))
+        assert store.pread(PAGE * 2, PAGE + 4) == b"xxx" + b"y" * PAGE + b"x"
+
     def test_extents_cover_the_range_and_say_true_things(self, store: BlockStore) -> None:
         store.write(PAGE * 2 + 5, b"x" * PAGE)
         for offset, length in ((0, SIZE), (PAGE * 2 + 7, 100), (3, PAGE * 4), (SIZE - 1, 1)):
@@ -97,7 +129,9 @@ class BlockStoreContract:
         store.close()
         assert bytes(window) == b"still here"
 
-    def test_it_is_an_array_of_bytes(self, store: BlockStore) -> None:
+    def test_it_is_an_array_of_bytes(self, store: BlockStore, tmp_path: Path) -> None:
+        other = open_file_store(tmp_path / "other", SIZE, thin=True)
+
         @settings(max_examples=30, deadline=None)
         @given(st.lists(OPERATIONS, min_size=1, max_size=8))
         def agree(operations: list[tuple[str, int, int, bytes]]) -> None:
@@ -105,9 +139,13 @@ class BlockStoreContract:
             model = bytearray(SIZE)
             for operation, offset, length, content in operations:
                 length = min(length, SIZE - offset)
-                if operation == "write":
+                if operation in ("write", "take"):
                     data = (content * (length // len(content) + 1))[:length]
+                if operation == "write":
                     store.write(offset, data)
+                elif operation == "take":
+                    other.write(SIZE - length, data)
+                    store.take(offset, Stored(other, SIZE - length, length))
                 elif operation == "discard" and store.can_discard:
                     data = bytes(length)
                     store.discard(offset, length)

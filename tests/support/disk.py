@@ -3,6 +3,7 @@
 import errno
 import os
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from serverfree.scsi.cdb.layout import Cdb
 from serverfree.scsi.device import Buffer
 from serverfree.scsi.sense import Sense
 from serverfree.scsi.status import Status
-from serverfree.target.backstore.base import BlockStore, ReadError
+from serverfree.target.backstore.base import BlockStore, ReadError, Stored
 from serverfree.target.backstore.file import open_file_store
 from serverfree.target.units.base import Unit
 from serverfree.target.units.block import BlockUnit
@@ -99,6 +100,16 @@ class FaultyStore:
         """See BlockStore."""
         self._may_fail("write")
         self.store.write(offset, data)
+
+    def take(self, offset: int, data: Stored) -> None:
+        """See BlockStore."""
+        self._may_fail("take")
+        self.store.take(offset, data)
+
+    def shared(self, offset: int, length: int) -> AbstractContextManager[tuple[int, int] | None]:
+        """See BlockStore."""
+        self._may_fail("shared")
+        return self.store.shared(offset, length)
 
     def flush(self) -> None:
         """See BlockStore."""
