@@ -61,9 +61,12 @@ def run_ahead(
                     under_way = command, thread.submit(run, command)
             if under_way is not None:
                 yield under_way[0], under_way[1].result()
-        except BaseException:
+        except BaseException as error:
             halt.ask()
             if under_way is not None:
                 with suppress(BaseException):
-                    under_way[1].result()
+                    ended = under_way[1].exception()
+                    if isinstance(ended, Halted):  # it tells what became of the command
+                        for note in getattr(ended, "__notes__", ()):
+                            error.add_note(note)
             raise

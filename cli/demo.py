@@ -24,7 +24,6 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 from serverfree.backup.catalog.facts import Mode
-from serverfree.backup.commands.jobs import terminable
 from serverfree.backup.contents import Wish
 from serverfree.backup.job import Request as BackupRequest
 from serverfree.backup.job import back_up
@@ -37,6 +36,7 @@ from serverfree.backup.watching import Watcher
 from serverfree.cli import demo_san
 from serverfree.cli.demo_san import Advance, Host, San
 from serverfree.cli.processes import ServerError
+from serverfree.initiator.commands.common import interruptible
 from serverfree.iscsi.names import Url
 
 INTERRUPTED = 130
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the demo; 0 if what came back from tape is what was on the disk."""
     console = Console(stderr=args.json)
     try:
-        with terminable():  # the servers are stopped and the folder is removed
+        with interruptible(args, "stopping what was started"):
             return _demo(console, args.json)
     except KeyboardInterrupt:
         console.print("interrupted; everything that was started is stopped")

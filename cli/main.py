@@ -82,8 +82,10 @@ def main(words: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except (ProtocolError, ScsiError, OSError, ValueError) as error:
         return _failed(args.verb, error)
-    except KeyboardInterrupt:
-        print(f"serverfree {args.verb}: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        # Notes say what became of what was under way.
+        done = "; ".join(getattr(error, "__notes__", []))
+        print(f"serverfree {args.verb}: interrupted{': ' * bool(done)}{done}", file=sys.stderr)
         return FAILED
     return code
 

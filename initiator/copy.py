@@ -50,6 +50,17 @@ def copy_cdb(copy: CopyList, length: int) -> bytes:
     return kind(parameter_list_length=length).pack()
 
 
+def status_cdb(copy: CopyList, length: int) -> Cdb:
+    """Return the CDB that asks how far a copy is."""
+    return _question("status", copy.list_identifier, length, copy.lid4)
+
+
+def bytes_moved(copy: CopyList, answer: bytes) -> int | None:
+    """Return what the answer to `status_cdb` says in bytes, None where it counts otherwise."""
+    kind = OperationStatus if copy.lid4 else CopyStatus
+    return kind.unpack(answer).bytes_transferred
+
+
 class CopyManager(Unit):
     """The copy manager that answers at a logical unit.
 

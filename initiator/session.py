@@ -233,12 +233,20 @@ class Session:
             if self._lost is None:
                 self._begin()
 
-    def _manage(self, function: TaskFunction, lun: int, task: Task | None) -> TaskResponse:
+    def _manage(
+        self, function: TaskFunction, lun: int, task: Task | None, timeout: float | None = None
+    ) -> TaskResponse:
         with self._lock:
             self._check_open()
             management = self._core.task_management(function, lun, task)
             self._begin()
-        self._wait(management)
+        try:
+            self._wait(management, timeout)
+        except CommandTimeout:
+            text = f"{self.portal}: no answer within {timeout:g} s to {function.name}"
+            with self._lock:
+                self._fail(SessionLost(text))
+            raise SessionLost(text) from None
         return management.response
 
     def _check_open(self) -> None:
@@ -413,9 +421,13 @@ class PendingCommand:
         assert task.result is not None
         return task.result
 
-    def abort(self) -> TaskResponse:
-        """ABORT TASK; if the target does it, the command ends with status TASK ABORTED."""
-        return self._session._manage(TaskFunction.ABORT_TASK, self.task.lun, self.task)
+    def abort(self, timeout: float | None = None) -> TaskResponse:
+        """ABORT TASK; if the target does it, the command ends with status TASK ABORTED.
+
+        A target that does not answer in so many seconds is given up, which is SessionLost: when it
+        hears of that, the end of the session ends the command too.
+        """
+        return self._session._manage(TaskFunction.ABORT_TASK, self.task.lun, self.task, timeout)
 
 
 class LogicalUnit:

@@ -6,12 +6,12 @@ does move is counted at its sockets.
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from serverfree.initiator.connection import Timing
-from serverfree.initiator.copy import CopyManager
+from serverfree.initiator.copy import CopyManager, bytes_moved, status_cdb
 from serverfree.initiator.copy_description import load_copy
 from serverfree.initiator.copy_listing import describe_segment
 from serverfree.initiator.copy_plan import (
@@ -32,19 +32,24 @@ from serverfree.initiator.session import (
     Session,
 )
 from serverfree.initiator.tape import Stop, Tape
-from serverfree.initiator.unit import Unit, describe
+from serverfree.initiator.unit import Unit, describe, is_attention
 from serverfree.initiator.urls import open_session
+from serverfree.iscsi.codes import TaskResponse
 from serverfree.iscsi.errors import ProtocolError
 from serverfree.iscsi.names import Url
+from serverfree.scsi.cdb.copy import CopyOperationAbort
 from serverfree.scsi.copy_list import CopyList, ListIdUsage
 from serverfree.scsi.copy_results import CopyOperationStatus, OperatingParameters
-from serverfree.scsi.device import Result
+from serverfree.scsi.device import Pending, Result
 from serverfree.scsi.errors import CheckCondition, ScsiError
 from serverfree.scsi.inquiry import DeviceType
 from serverfree.scsi.sense import Asc, Sense, SenseKey
 from serverfree.scsi.status import Status
 
 POLL_INTERVAL = 0.25
+_PATIENCE = 3.0  # seconds that a copy manager has to answer when a copy is to be ended
+_ANSWER = 512
+_ENDED = "the copy manager has ended the copy"
 _UNDER_WAY = (
     CopyOperationStatus.IN_PROGRESS,
     CopyOperationStatus.IN_FOREGROUND,
@@ -256,37 +261,104 @@ def _watch(
     progress: Progress | None,
 ) -> Result:
     """Wait for a command and tell how far it is; an interrupt aborts it."""
-    polling = progress is not None
-    try:
+    if progress is None:
+        with _ended_early(lambda: _abort(pending)):
+            return pending.wait()
+    asked = _HowFar(manager, command)
+    with _ended_early(lambda: _abort(pending)):
         while True:
             try:
-                return pending.wait(POLL_INTERVAL if polling else None)
+                return pending.wait(POLL_INTERVAL)
             except CommandTimeout:
-                moved = _moved(manager, command)
-                if moved is None:
-                    polling = False
-                elif progress is not None:
-                    progress(min(before + moved, total or before + moved), total)
-    except BaseException:
-        # Not left running behind the caller's back.
-        if not pending.done:
-            with contextlib.suppress(ProtocolError, ScsiError):
-                pending.abort()
+                # Heard even if nothing new is known: whoever listens may want to end the copy.
+                moved = before + asked.moved()
+                progress(min(moved, total or moved), total)
+
+
+class _HowFar:
+    """How far a copy is, of a manager that may not answer: nobody waits for it for long."""
+
+    def __init__(self, manager: CopyManager, command: CopyList) -> None:
+        self._manager, self._command = manager, command
+        # Whatever is kept under identifier 0 is another copy's.
+        self._tells = command.list_id_usage is not ListIdUsage.NO_IDENTIFIER
+        self._answer = bytearray(_ANSWER)
+        self._asked: Pending | None = None
+        self._moved = 0
+
+    def moved(self) -> int:
+        """Return the bytes moved, as far as the manager has told."""
+        if self._tells:
+            if self._asked is None:
+                cdb = status_cdb(self._command, len(self._answer)).pack()
+                self._asked = self._manager.device.submit(cdb, data_in=memoryview(self._answer))
+            with contextlib.suppress(CommandTimeout):
+                self._take(_wait(self._asked, POLL_INTERVAL))
+        return self._moved
+
+    def _take(self, result: Result) -> None:
+        self._asked = None
+        try:
+            result.check()
+        except ScsiError as error:
+            self._tells = is_attention(error)
+        else:
+            answer = bytes(self._answer[: result.transferred])
+            self._moved = bytes_moved(self._command, answer) or self._moved
+
+
+@contextlib.contextmanager
+def _ended_early(end: Callable[[], str]) -> Iterator[None]:
+    """Have a copy end if whoever waits for it goes; an interrupt tells what became of that."""
+    try:
+        yield
+    except BaseException as error:
+        done = end()
+        if done and not isinstance(error, Exception):
+            error.add_note(done)
         raise
+
+
+def _abort(pending: PendingCommand) -> str:
+    """End a copy that is under way, and say in a few words what that came to."""
+    if pending.done:
+        return ""
+    try:
+        response = pending.abort(_PATIENCE)
+    except ProtocolError as error:
+        return f"the copy manager does not answer ({error}); it was left, which ends the copy"
+    if response in (TaskResponse.FUNCTION_COMPLETE, TaskResponse.TASK_DOES_NOT_EXIST):
+        return _ENDED
+    return f"the copy manager was left, for it does not abort ({response.name})"
+
+
+def _abort_operation(manager: CopyManager, command: CopyList) -> str:
+    """The same of a copy in the background, which no session holds (6.3)."""
+    cdb = CopyOperationAbort(list_identifier=command.list_identifier).pack()
+    try:
+        _wait(manager.device.submit(cdb), _PATIENCE).check()
+    except (CommandTimeout, ProtocolError, ScsiError) as error:
+        return f"the copy may go on, with list identifier {command.list_identifier}: {error}"
+    return _ENDED
+
+
+def _wait(pending: Pending, timeout: float) -> Result:
+    return pending.wait(timeout) if isinstance(pending, PendingCommand) else pending.wait()
 
 
 def _follow(
     manager: CopyManager, command: CopyList, before: int, total: int, progress: Progress | None
 ) -> int:
     """Stay with a copy that goes on in the background until it has ended (IMMED, 6.4.3.4)."""
-    while True:
-        operation = manager.operation_status(command.list_identifier)
-        moved = before + (operation.bytes_transferred or 0)
-        if progress is not None:
-            progress(min(moved, total or moved), total)
-        if operation.status not in _UNDER_WAY:
-            break
-        time.sleep(POLL_INTERVAL)
+    with _ended_early(lambda: _abort_operation(manager, command)):
+        while True:
+            operation = manager.operation_status(command.list_identifier)
+            moved = before + (operation.bytes_transferred or 0)
+            if progress is not None:
+                progress(min(moved, total or moved), total)
+            if operation.status not in _UNDER_WAY:
+                break
+            time.sleep(POLL_INTERVAL)
     if operation.status in _DONE_WELL:
         return moved - before
     sense = Sense.unpack(operation.sense) if operation.sense else Sense(SenseKey.COPY_ABORTED)
@@ -298,9 +370,7 @@ def _moved(manager: CopyManager, command: CopyList) -> int | None:
     if command.list_id_usage is ListIdUsage.NO_IDENTIFIER:
         return None  # whatever is kept under identifier 0 is another copy's
     try:
-        if command.lid4:
-            return manager.operation_status(command.list_identifier).bytes_transferred
-        return manager.status(command.list_identifier).bytes_transferred
+        return bytes_moved(command, manager.fetch(status_cdb(command, _ANSWER), _ANSWER))
     except CheckCondition as error:
         if error.sense.key is SenseKey.ILLEGAL_REQUEST:
             return None

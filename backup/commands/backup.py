@@ -5,7 +5,7 @@ import os
 
 from serverfree.backup.archive.pax import BLOCK
 from serverfree.backup.catalog.facts import Mode
-from serverfree.backup.commands.jobs import show_report, terminable
+from serverfree.backup.commands.jobs import show_report
 from serverfree.backup.commands.progress import watcher
 from serverfree.backup.commands.snapshot import (
     ARRAY_VARIABLE,
@@ -29,6 +29,7 @@ from serverfree.initiator.commands.common import (
     add_verb,
     argument,
     intermix,
+    interruptible,
     show,
 )
 from serverfree.initiator.copy_plan import DEFAULT_TAPE_BLOCK
@@ -152,7 +153,8 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         show(args, estimate(request).facts())
         return DONE
-    with terminable(), watcher(args.quiet, silent=args.json) as seen:
+    doing = "ending the copy, closing the tape file, deleting the snapshot"
+    with interruptible(args, doing), watcher(args.quiet, silent=args.json) as seen:
         report = back_up(request, seen)
     show_report(args, report)
     return DONE

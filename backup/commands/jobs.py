@@ -1,10 +1,7 @@
-"""What the verbs that run a job share: how it is ended politely, how its report is shown."""
+"""What the verbs that run a job share: how its report is shown."""
 
 import argparse
-import signal
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from serverfree.initiator.commands.common import print_json
@@ -29,17 +26,3 @@ def show_report(args: argparse.Namespace, report: Report) -> None:
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
         print(f"{name:<{width}}  {value}")
-
-
-@contextmanager
-def terminable() -> Iterator[None]:
-    """Ended politely (SIGTERM), a job tidies up as when it is interrupted."""
-    before = signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt

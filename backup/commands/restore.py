@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from serverfree.backup.commands.jobs import show_report, terminable
+from serverfree.backup.commands.jobs import show_report
 from serverfree.backup.commands.progress import watcher
 from serverfree.backup.commands.tables import add_catalog
 from serverfree.backup.restore.job import Request, restore
@@ -17,6 +17,7 @@ from serverfree.initiator.commands.common import (
     add_json,
     add_verb,
     intermix,
+    interruptible,
 )
 
 
@@ -99,7 +100,7 @@ def _add_disk(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Restore, and say what was moved and what passed through here."""
     request = _request(args)
-    with terminable(), watcher(silent=args.json) as seen:
+    with interruptible(args, "ending the copy"), watcher(silent=args.json) as seen:
         report = restore(request, seen)
     show_report(args, report)
     return FAILED if report.skipped else DONE

@@ -15,6 +15,7 @@ from serverfree.initiator.commands.common import (
     Subparsers,
     add_json,
     add_verb,
+    interruptible,
 )
 
 
@@ -40,6 +41,7 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     """Verify, and say what is bad."""
     with (
+        interruptible(args, "ending the copy"),
         Catalog.open(args.catalog) as catalog,
         Site(args.mover, args.tape) as site,
         watcher(silent=args.json) as seen,

@@ -2,9 +2,12 @@
 
 import argparse
 import json
+import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any, NoReturn
 
 from serverfree.initiator.session import LogicalUnit, Session
@@ -66,6 +69,31 @@ def refuse(args: argparse.Namespace, why: object) -> NoReturn:
     """End as for wrong usage, but in one line: no argument is wrong, and no usage would help."""
     print(f"serverfree {args.verb}: {why}", file=sys.stderr)
     raise SystemExit(WRONG_USAGE)
+
+
+@contextmanager
+def interruptible(args: argparse.Namespace, doing: str) -> Iterator[None]:
+    """Ended politely (SIGINT, SIGTERM), a job says at once what it is `doing` about that.
+
+    Then it is interrupted, and so it is by every further signal. For the main thread only.
+    """
+
+    def interrupt(number: int, frame: FrameType | None) -> NoReturn:
+        # A new line ends that of a progress bar and of ^C. No print: it may be what is interrupted.
+        text = f"serverfree {args.verb}: interrupted: {doing}\n"
+        os.write(2, (os.isatty(2) * "\n" + text).encode())
+        raise KeyboardInterrupt
+
+    before = {}
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # What whoever started us wants to be ignored (nohup, a shell's &) stays ignored.
+        if signal.getsignal(number) != signal.SIG_IGN:
+            before[number] = signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def intermix(parser: argparse.ArgumentParser) -> None:

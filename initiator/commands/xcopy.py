@@ -16,6 +16,7 @@ from serverfree.initiator.commands.common import (
     add_json,
     add_verb,
     intermix,
+    interruptible,
     print_json,
 )
 from serverfree.initiator.copy import copy_cdb
@@ -24,6 +25,8 @@ from serverfree.initiator.copy_plan import DEFAULT_TAPE_BLOCK, Plan
 from serverfree.initiator.sizes import format_size
 from serverfree.initiator.xcopy import CopyReport, Progress, dry_run, read_list, xcopy, xcopy_list
 from serverfree.scsi.copy_list import CopyList
+
+_DOING = "ending the copy"
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -87,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         _show_plan(args, dry_run(args.source, args.destination, **wishes))
         return DONE
-    with _progress_bar(args) as progress:
+    with interruptible(args, _DOING), _progress_bar(args) as progress:
         report = xcopy(args.mover, args.source, args.destination, progress=progress, **wishes)
     _show_report(args, report)
     return DONE
@@ -109,7 +112,7 @@ def _run_list(args: argparse.Namespace) -> int:
     if args.dry_run:
         _show_commands(args, [copy], {})
         return DONE
-    with _progress_bar(args) as progress:
+    with interruptible(args, _DOING), _progress_bar(args) as progress:
         held = None if args.held is None else args.held.write_bytes
         report = xcopy_list(args.mover, copy, progress=progress, held=held)
     _show_report(args, report)

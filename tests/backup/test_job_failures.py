@@ -152,6 +152,34 @@ def test_an_interrupt_tidies_up(san):
     assert (again.warnings, again.file) == ([], first.file + 2)
 
 
+def test_an_interrupt_is_over_soon_though_the_mover_hangs(san):
+    first = san.back_up(Mode.IMAGE)
+    began = []
+
+    def interrupt():
+        os.kill(san.mover.pid, signal.SIGSTOP)
+        threading.Timer(1.0, interrupt_main).start()
+
+    def interrupt_main():
+        began.append(time.monotonic())
+        os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt) as caught:
+            back_up(san.request(Mode.IMAGE, array=san.array, **MANY), Act(interrupt))
+        assert time.monotonic() - began[0] < 10
+    finally:
+        signal.signal(signal.SIGINT, before)
+        os.kill(san.mover.pid, signal.SIGCONT)
+    assert "the copy manager does not answer" in caught.value.__notes__[0]
+    assert state_of(san).state is State.FAILED
+    assert snapshots(san) == []
+    again = san.back_up(Mode.IMAGE)
+    assert (again.warnings, again.file) == ([], first.file + 2)
+    check_good(san, again)
+
+
 def test_a_second_backup_keeps_away_from_a_cartridge_that_is_written_to(san):
     told = []
 

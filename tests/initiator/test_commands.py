@@ -28,12 +28,13 @@ def san(tmp_path_factory):
         *("--tape", f"tape={folder / 'cartridge'},capacity=256MiB"),
     )
     with servers.target(*arguments) as storage, servers.datamover(storage) as mover:
-        yield San(folder, storage, next(iter(mover.units.values())).url)
+        yield San(folder, storage, mover)
 
 
 class San:
     def __init__(self, folder, storage, mover):
-        self.folder, self.mover = folder, mover
+        self.folder, self.mover = folder, next(iter(mover.units.values())).url
+        self.mover_pid = mover.pid
         self.portal = "{}:{}".format(*storage.address)
         self.one, self.two, self.tape = (storage[name].url for name in ("one", "two", "tape"))
 
@@ -236,10 +237,44 @@ def test_an_interrupted_copy_is_aborted(san, call):
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=20)
     assert process.returncode == 1
-    assert err == b"serverfree xcopy: interrupted\n"
+    assert err.decode().splitlines() == [
+        "serverfree xcopy: interrupted: ending the copy",
+        "serverfree xcopy: interrupted: the copy manager has ended the copy",
+    ]
     blocks = facts(call("tape", san.tape, "status", "--json"))["position_block"]
     assert 0 < blocks < 24 * MIB // 512
     assert facts(call("tape", san.tape, "status", "--json"))["position_block"] == blocks
+
+
+def test_a_copy_manager_that_hangs_is_left_within_seconds_of_an_interrupt(san, call):
+    command = [sys.executable, "-P", "-m", "serverfree.cli.main"]
+    copy = [*command, "xcopy", "--mover", san.mover, san.one, san.tape, "--tape-block", "512"]
+    process = subprocess.Popen(copy, stderr=subprocess.PIPE, preexec_fn=_hear_interrupts)
+    log = san.folder / "cartridge" / "part0.log"
+    before, deadline = log.stat().st_size, time.monotonic() + 20
+    while log.stat().st_size < before + MIB:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.kill(san.mover_pid, signal.SIGSTOP)
+    try:
+        process.send_signal(signal.SIGTERM)
+        began = time.monotonic()
+        _, err = process.communicate(timeout=30)
+        assert time.monotonic() - began < 8
+    finally:
+        os.kill(san.mover_pid, signal.SIGCONT)
+    assert process.returncode == 1
+    said = err.decode().splitlines()
+    assert said[0] == "serverfree xcopy: interrupted: ending the copy"
+    assert "the copy manager does not answer" in said[1]
+    assert len(said) == 2
+    # Once it is awake it finds nobody there to copy for.
+    seen, now = None, facts(call("tape", san.tape, "status", "--json"))["position_block"]
+    while seen != now:
+        assert time.monotonic() < deadline + 20
+        time.sleep(0.5)
+        seen, now = now, facts(call("tape", san.tape, "status", "--json"))["position_block"]
+    assert now < 2 * 24 * MIB // 512
 
 
 def _hear_interrupts():

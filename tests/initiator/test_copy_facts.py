@@ -245,6 +245,17 @@ def test_a_copy_that_fails_in_the_background_raises_what_the_status_says(monkeyp
         run_plan(CopyManager(Background("02")), Plan((Step(COPY, 0),)))
 
 
+def test_an_interrupt_ends_a_copy_in_the_background(monkeypatch):
+    def interrupt(*so_far):
+        raise KeyboardInterrupt
+
+    device = Background("60")
+    with pytest.raises(KeyboardInterrupt) as caught:
+        run_plan(CopyManager(device), Plan((Step(COPY, 0),)), interrupt)
+    assert device.log[-1][:6] == b"\x83\x1c\x00\x01\x00\x02"
+    assert caught.value.__notes__ == ["the copy manager has ended the copy"]
+
+
 def test_a_copy_is_aborted_by_its_identifier():
     device = Background("60")
     CopyManager(device).abort_operation(0x10002)

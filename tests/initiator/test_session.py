@@ -218,6 +218,20 @@ def test_an_impatient_caller_may_wait_again_or_abort():
         )
 
 
+def test_a_target_that_does_not_answer_an_abort_is_left():
+    def script(target, header, data):
+        return []
+
+    with ScriptedTarget(script) as target, session_with(target, Timing()) as session:
+        pending = session.unit(0).submit(TEST_UNIT_READY)
+        began = time.monotonic()
+        with pytest.raises(SessionLost, match=r"no answer within 0\.2 s to ABORT_TASK"):
+            pending.abort(0.2)
+        assert pending.done
+        session.close()
+        assert time.monotonic() - began < 3, "no logout is tried"
+
+
 def test_a_thread_returns_when_its_command_ends_though_another_moves_the_bytes():
     def script(target, header, data):
         if header[0] != COMMAND or len(target.seen) > 2:
