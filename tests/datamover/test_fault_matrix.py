@@ -5,15 +5,16 @@ that and nothing else, and its sense data says how much is missing (SPC-4 5.17.7
 segment, residual, field pointer and forwarded sense, read by hand in fixed and descriptor format.
 """
 
+import contextlib
 import functools
+import hashlib
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import pytest
 
-from serverfree.datamover.manager import CopyManager
-from serverfree.scsi.copy_list import CopyList
+from serverfree.datamover.plan import IMPLEMENTED_SEGMENTS
 from serverfree.scsi.copy_segments import (
     BlockImage,
     BlockRangeToBlockRange,
@@ -28,115 +29,39 @@ from serverfree.scsi.copy_segments import (
     StreamToBlock,
     StreamToBlockHold,
     StreamToBlockRange,
+    StreamToDigest,
     StreamToDiscard,
     StreamToDiscardHold,
     StreamToStream,
     StreamToStreamHold,
     TapeImage,
-    VerifyCscd,
-    WriteFilemarks,
 )
-from serverfree.scsi.device import Result
-from serverfree.scsi.errors import CheckCondition
 from serverfree.scsi.sense import Sense
-from support.copies import NEXUS, ModelFabric, SenseBytes, cscd, forwarded
-from support.copies import noise as make_noise
-from support.copy_model import CopyModel, Inexact, ModelDisk, ModelTape
-from support.fake_devices import (
-    FILEMARK,
-    READ_6,
-    READ_16,
-    WRITE_6,
-    WRITE_16,
-    CarrierLost,
-    FakeDevice,
-    FakeDisk,
-    FakeTape,
-    check_condition,
-    give,
-    sense_bytes,
+from support.copies import forwarded
+from support.copy_model import CopyModel, Inexact, ModelDisk
+from support.fake_devices import FILEMARK, READ_6, WRITE_6, FakeDisk, sense_bytes
+from support.fault_scene import (
+    BLOCKS,
+    DISK,
+    FAULTS,
+    FUNCTIONS,
+    INLINE,
+    OTHER,
+    OUT,
+    PAIRS,
+    READS,
+    SEGMENT,
+    SETTINGS,
+    TAPE,
+    WRITES,
+    Drive,
+    Scene,
+    Told,
+    noise,
+    some_of,
 )
 
-noise = functools.cache(make_noise)
-
-DISK, OTHER, TAPE, OUT = range(4)  # the devices, and their CSCD descriptors
-SEGMENT = 1  # the one that is tried; before it stands a look at a CSCD, behind it a filemark
-BLOCKS = 24
 AT = 3  # where a disk is written
-INLINE = noise(64, 9)
-READ_BLOCK_LIMITS = 0x05
-
-FIXED_SENSE = sense_bytes(3, 0x1100, information=7)
-DESCRIPTOR_SENSE = bytes.fromhex("72 03 11 00 00 00 00 0c 00 0a 80 00 00 00 00 00 00 00 00 07")
-READS = {DISK: READ_16, OTHER: READ_16, TAPE: READ_6, OUT: READ_6}
-WRITES = {DISK: WRITE_16, OTHER: WRITE_16, TAPE: WRITE_6, OUT: WRITE_6}
-
-
-class Drive(FakeTape):
-    """A tape that says how long its blocks may be: a tape image is asked for with such reads."""
-
-    def command(self, cdb: bytes, out: bytes, into: memoryview | None) -> Result:
-        if cdb[0] == READ_BLOCK_LIMITS:
-            return give(into, bytes.fromhex("00 00 20 00 00 01"))
-        return super().command(cdb, out, into)
-
-
-@dataclass
-class Scene:
-    """Two disks and two tapes, once as devices and once as the model's values.
-
-    Transfers of a tape are one block, or two blocks with `fixed`; disks take a block a command.
-    """
-
-    block: int
-    fixed: bool
-    pad: bool
-    cat: bool
-    devices: list[FakeDevice] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.other_block = 4608 - self.block
-        self.unit, self.out_unit = (600, 1024) if self.fixed else (700, 900)
-        contents = noise(self.block * BLOCKS, 1), noise(self.other_block * BLOCKS, 2)
-        records = [noise(self.unit, 3 + n) for n in range(40)]
-        half = self.unit // 2
-        pieces = [part for one in records for part in (one[:half], one[half:])]
-        self.tape = Drive(pieces if self.fixed else records, half if self.fixed else 0)
-        self.out = Drive(block_length=512 if self.fixed else 0)
-        self.disk = FakeDisk(contents[0], self.block, most=1)
-        self.other = FakeDisk(contents[1], self.other_block, most=1)
-        self.devices = [self.disk, self.other, self.tape, self.out]
-        self.model = [
-            ModelDisk(contents[0], self.block, self.pad),
-            ModelDisk(contents[1], self.other_block, self.pad),
-            ModelTape(list(records), 0, self.pad),
-            ModelTape([], 0, self.pad),
-        ]
-
-    @property
-    def transfer(self) -> int:
-        """TRANSFER LENGTH of a read of the tape."""
-        return 2 if self.fixed else self.unit
-
-    @property
-    def out_transfer(self) -> int:
-        return 2 if self.fixed else self.out_unit
-
-    def copy(self, segment: Segment, aborted: Callable[[], bool] = lambda: False) -> Sense | None:
-        """Return the sense data that a copy ends with, None if it ends well."""
-        cscds = [cscd(number, one, pad=self.pad) for number, one in enumerate(self.devices)]
-        segments = [VerifyCscd(DISK), segment, WriteFilemarks(OUT)]
-        manager = CopyManager(ModelFabric(*self.devices))
-        try:
-            manager.extended_copy(NEXUS, CopyList(cscds, segments, INLINE).pack(), aborted)
-        except CheckCondition as error:
-            return error.sense
-        finally:
-            assert not any(device._queue for device in self.devices), "nothing is under way"
-        return None
-
-    def count(self, device: int, opcode: int) -> int:
-        return sum(cdb[0] == opcode for cdb in self.devices[device].log)
 
 
 @dataclass(frozen=True)
@@ -202,7 +127,9 @@ KINDS = {
     "0c": _to_block(StreamToBlockHold),
     "02": _blocks(BlockToBlock, dc=False),
     "02 dc": _blocks(BlockToBlock, dc=True),
+    "02 alike": _blocks(BlockToBlock, dc=False),
     "0d": _blocks(BlockToBlockHold, dc=False),
+    "0d dc": _blocks(BlockToBlockHold, dc=True),
     "03": _to_tape(StreamToStream),
     "0e": _to_tape(StreamToStreamHold),
     "04": Kind(
@@ -217,6 +144,7 @@ KINDS = {
     ),
     "06": _discard(StreamToDiscard),
     "0f": _discard(StreamToDiscardHold),
+    "c0": _discard(StreamToDigest),
     "08": Kind(
         DISK, OUT,
         lambda s: BlockRangeToStream(DISK, OUT, s.out_transfer, 3000, 1, 100, s.cat),
@@ -246,12 +174,33 @@ KINDS = {
 
 Makers = Sequence[Callable[[], "Scene"]]
 
-SETTINGS = list(itertools.product((512, 4096), *[(False, True)] * 3))
-"""Block length, fixed, PAD, CAT: every way a segment may be set."""
 
-PAIRS = [(512, False, False, False), (4096, False, True, True), (512, True, False, True)]
-PAIRS += [(4096, True, True, False)]
-"""Some of them: every two of the latter three meet in each combination."""
+def left_out(name: str, fault: str) -> str | None:
+    """Why a kind of segment cannot meet a fault, None if it can."""
+    kind = KINDS[name]
+    match fault:
+        case "source":
+            return None if kind.source is not None else "there is no copy source"
+        case "destination":
+            return None if kind.destination is not None else "there is no copy destination"
+        case "early warning":
+            return None if kind.destination == OUT else "only what is written to a tape is warned"
+        case "filemark":
+            if kind.source != TAPE:
+                return "only a tape that is read has filemarks in the way"
+            return "an image is copied with its filemarks" if name == "13" else None
+    raise AssertionError(fault)
+
+
+def meeting(fault: str) -> list[str]:
+    """The kinds that can meet a fault."""
+    return [name for name in KINDS if left_out(name, fault) is None]
+
+
+def test_every_type_that_moves_data_is_here() -> None:
+    assert {int(name[:2], 16) for name in KINDS} == set(IMPLEMENTED_SEGMENTS) - FUNCTIONS
+    assert len(meeting("source")) + len(meeting("destination")) == 2 * len(KINDS) - 5
+    assert meeting("filemark") == ["01", "0c", "03", "0e", "06", "0f", "c0", "09"]
 
 
 @pytest.fixture(params=[PAIRS, pytest.param(SETTINGS, marks=pytest.mark.long)], ids=["", "all"])
@@ -267,13 +216,18 @@ def scenes(request: pytest.FixtureRequest) -> Callable[[str], Makers]:
 def scene_of(kind: str, block: int, fixed: bool, pad: bool, cat: bool) -> Scene:
     """Return the scene of a segment."""
     scene = Scene(block, fixed, pad, cat)
-    if kind == "16":  # between disks with blocks of one length
+    if kind in ("16", "02 alike"):  # between disks with blocks of one length
         content = noise(block * BLOCKS, 2)
         scene.other = scene.devices[OTHER] = FakeDisk(content, block, most=1)
         scene.model[OTHER] = ModelDisk(content, block, pad)
     elif kind == "13" and fixed:  # and between tapes of blocks of one length
         scene.out = scene.devices[OUT] = Drive(block_length=scene.tape.block_length)
     return scene
+
+
+def run(scene: Scene, name: str, aborted: Callable[[], bool] = lambda: False) -> Sense | None:
+    """Return the sense data of a copy with the segment in its middle, None if it ends well."""
+    return scene.copy(scene.around(KINDS[name].segment(scene)), aborted)
 
 
 def whole(scene: Scene, name: str) -> tuple[list[bytes | None], bool]:
@@ -325,57 +279,6 @@ def written(scene: Scene, name: str, before: bytes, entries: list[bytes | None])
     raise AssertionError("the disk holds something that the copy was not to write")
 
 
-@dataclass
-class Told:
-    """What sense data of both formats says, which must be the same."""
-
-    code: int
-    segment: int
-    residual: int | None
-    source: bytes
-    destination: bytes
-    pointer: tuple[str, int] | None
-
-    @classmethod
-    def of(cls, sense: Sense) -> "Told":
-        fixed = SenseBytes(sense.pack())
-        told = cls(
-            fixed.code, fixed.segment, fixed.residual, fixed.source, fixed.destination,
-            fixed.pointer,
-        )  # fmt: skip
-        if told.source and told.destination:  # the first area ends where the second begins
-            told.source = told.source[: -len(told.destination)]
-        assert told == cls.of_descriptors(sense.pack_descriptors())
-        return told
-
-    @classmethod
-    def of_descriptors(cls, raw: bytes) -> "Told":
-        """SPC-4 4.5.2: 72h, key, code, then descriptors of type and length."""
-        assert (raw[0], raw[1], raw[7]) == (0x72, 0x0A, len(raw) - 8)
-        told = cls(int.from_bytes(raw[2:4], "big"), 0, None, b"", b"", None)
-        at = 8
-        while at < len(raw):
-            kind, length = raw[at], raw[at + 1]
-            body = raw[at + 2 : at + 2 + length]
-            match kind:
-                case 0x00:
-                    assert body[0] == 0x80
-                    told.residual = int.from_bytes(body[2:10], "big")
-                case 0x01:
-                    told.segment = int.from_bytes(body[8:10], "big")
-                case 0x02:
-                    where = "segment" if body[2] & 0x20 else "list"
-                    told.pointer = where, int.from_bytes(body[3:5], "big")
-                case 0x0C if body[0] == 1:
-                    told.source = body[1:]
-                case 0x0C if body[0] == 2:
-                    told.destination = body[1:]
-                case _:
-                    raise AssertionError(f"descriptor {kind:02X}h in {raw.hex(' ')}")
-            at += 2 + length
-        return told
-
-
 def judge(scene: Scene, name: str, sense: Sense | None, entries, before: bytes) -> tuple[Told, int]:
     """Hold a copy that has failed to what its sense data says; return that and what is written."""
     assert sense is not None, "the fault was met"
@@ -392,6 +295,27 @@ def judge(scene: Scene, name: str, sense: Sense | None, entries, before: bytes) 
     return told, count
 
 
+def held(scene: Scene, name: str) -> bytes:
+    """What is held of the segment: all that the model has processed, of C0h its digest."""
+    model = CopyModel()
+    played = KINDS[name].played
+    assert played is not None
+    with contextlib.suppress(Inexact):
+        model.play(played(scene))
+    return hashlib.sha256(model.held).digest() if name == "c0" else model.held
+
+
+@pytest.mark.parametrize("name", ["0b", "0c", "0d", "0d dc", "0e", "0f", "c0"])
+def test_what_is_processed_is_held(name: str, scenes: Callable[[str], Makers]) -> None:
+    for make in scenes(name):
+        scene = make()
+        sense = run(scene, name)
+        # 5.17.4.5: of a copy that ended inexactly too, but no digest of a segment that failed.
+        wanted = b"" if sense is not None and name == "c0" else held(make(), name)
+        assert wanted or name == "c0"
+        assert scene.held() == wanted
+
+
 @pytest.mark.parametrize("name", KINDS)
 def test_without_a_fault_the_media_are_as_the_model_says(
     name: str, scenes: Callable[[str], Makers]
@@ -400,7 +324,7 @@ def test_without_a_fault_the_media_are_as_the_model_says(
         scene = make()
         before = bytes(scene.other.data)
         entries, exact = whole(scene, name)
-        sense = scene.copy(KINDS[name].segment(scene))
+        sense = run(scene, name)
         if exact:
             assert sense is None
             assert scene.out.blocks[-1] is FILEMARK, "the segment behind it came too"
@@ -419,51 +343,45 @@ def reached(name: str, make: Callable[[], Scene], device: int | None, codes) -> 
     if device is None:
         return range(0)
     scene = make()
-    scene.copy(KINDS[name].segment(scene))
+    run(scene, name)
     return range(scene.count(device, codes[device]))
 
 
-FAULTS = (
-    (check_condition(FIXED_SENSE), forwarded(FIXED_SENSE)),
-    (check_condition(DESCRIPTOR_SENSE), forwarded(DESCRIPTOR_SENSE)),
-    (CarrierLost(), b""),
-)
-"""What a command ends with, and what of that is forwarded. They take turns."""
-
-
-@pytest.mark.parametrize("name", [name for name in KINDS if KINDS[name].source is not None])
+@pytest.mark.parametrize("name", meeting("source"))
 def test_source_fails_at_each_read(name: str, scenes: Callable[[str], Makers]) -> None:
     kind = KINDS[name]
     assert kind.source is not None
     faults = itertools.cycle(FAULTS)
     for make in scenes(name):
-        for nth in _some(reached(name, make, kind.source, READS)):
+        for nth in some_of(reached(name, make, kind.source, READS)):
             answer, area = next(faults)
             scene = make()
             before = bytes(scene.other.data)
             entries, _ = whole(scene, name)
             scene.devices[kind.source].fail(READS[kind.source], nth, answer)
-            told, _ = judge(scene, name, scene.copy(kind.segment(scene)), entries, before)
+            told, _ = judge(scene, name, run(scene, name), entries, before)
             assert (told.code, told.source, told.destination) == (0x0D01, area, b"")
             assert told.pointer == ("list", 16 + 32 * kind.source)
             assert scene.count(kind.source, READS[kind.source]) >= nth + 1
             if kind.source == TAPE:
                 assert scene.count(TAPE, READ_6) == nth + 1, "no read follows one that failed"
+            if name == "c0":
+                assert scene.held() == b"", "no digest of what was not read"
 
 
-@pytest.mark.parametrize("name", [name for name in KINDS if KINDS[name].destination is not None])
+@pytest.mark.parametrize("name", meeting("destination"))
 def test_destination_fails_at_each_write(name: str, scenes: Callable[[str], Makers]) -> None:
     kind = KINDS[name]
     assert kind.destination is not None
     faults = itertools.cycle(FAULTS)
     for make in scenes(name):
-        for nth in _some(reached(name, make, kind.destination, WRITES)):
+        for nth in some_of(reached(name, make, kind.destination, WRITES)):
             answer, area = next(faults)
             scene = make()
             before = bytes(scene.other.data)
             entries, _ = whole(scene, name)
             scene.devices[kind.destination].fail(WRITES[kind.destination], nth, answer)
-            sense = scene.copy(kind.segment(scene))
+            sense = run(scene, name)
             if kind.destination == OTHER:
                 # Blocks of a disk may be written in any order: those behind may be there already.
                 _forget_behind(scene, before, nth)
@@ -480,13 +398,12 @@ def _forget_behind(scene: Scene, before: bytes, nth: int) -> None:
     scene.other.data[end:] = before[end:]
 
 
-@pytest.mark.parametrize("name", [name for name in KINDS if KINDS[name].destination == OUT])
+@pytest.mark.parametrize("name", meeting("early warning"))
 def test_early_warning_and_the_end_of_the_medium_at_each_write(
     name: str, scenes: Callable[[str], Makers]
 ) -> None:
-    kind = KINDS[name]
     for make in scenes(name):
-        for nth in _some(reached(name, make, OUT, WRITES)):
+        for nth in some_of(reached(name, make, OUT, WRITES)):
             for at_the_end in (False, True):
                 scene = make()
                 before = bytes(scene.other.data)
@@ -506,7 +423,7 @@ def test_early_warning_and_the_end_of_the_medium_at_each_write(
                 if name == "13":
                     _tape_image_warning(scene, name, entries, before)
                     continue
-                told, count = judge(scene, name, scene.copy(kind.segment(scene)), entries, before)
+                told, count = judge(scene, name, run(scene, name), entries, before)
                 assert (told.code, told.destination) == (0x0D01, forwarded(area))
                 assert count == expected
                 assert scene.count(OUT, WRITE_6) == nth + 1
@@ -514,24 +431,23 @@ def test_early_warning_and_the_end_of_the_medium_at_each_write(
 
 def _tape_image_warning(scene: Scene, name: str, entries, before: bytes) -> None:
     """A drive that copies itself says what it says; what is written is there."""
-    sense = scene.copy(KINDS[name].segment(scene))
+    sense = run(scene, name)
     told, _ = judge(scene, name, sense, entries, before)
     assert told.code == 0x0D01
     assert told.destination[0] == 0x02
     assert told.destination[1 + 2] & 0x40, "EOM, as the drive said"
 
 
-@pytest.mark.parametrize("name", [n for n in KINDS if KINDS[n].source == TAPE and n != "13"])
+@pytest.mark.parametrize("name", meeting("filemark"))
 def test_filemark_is_met_at_each_read(name: str, scenes: Callable[[str], Makers]) -> None:
-    kind = KINDS[name]
     for make in scenes(name):
-        for nth in _some(reached(name, make, TAPE, READS)):
+        for nth in some_of(reached(name, make, TAPE, READS)):
             scene = make()
             before = bytes(scene.other.data)
             entries, _ = whole(scene, name)
             at = nth * (2 if scene.fixed else 1) + scene.fixed
             scene.tape.blocks.insert(at, FILEMARK)
-            told, _ = judge(scene, name, scene.copy(kind.segment(scene)), entries, before)
+            told, _ = judge(scene, name, run(scene, name), entries, before)
             left = 1 if scene.fixed else scene.unit
             area = sense_bytes(0, 0x0001, filemark=True, information=left)
             assert (told.code, told.source) == (0x0D01, forwarded(area))
@@ -549,13 +465,15 @@ def test_abort_at_each_moment(name: str, scenes: Callable[[str], Makers]) -> Non
             return False
 
         scene = make()
-        scene.copy(kind.segment(scene), ask)
-        for nth in _some(range(asked[0])):
+        run(scene, name, ask)
+        for nth in some_of(range(asked[0])):
             scene = make()
             before = bytes(scene.other.data)
             entries, _ = whole(scene, name)
             times = itertools.count()
-            sense = scene.copy(kind.segment(scene), lambda t=times, n=nth: next(t) >= n)
+            sense = scene.copy(
+                scene.around(kind.segment(scene)), lambda t=times, n=nth: next(t) >= n
+            )
             if sense is None:
                 assert nth, "whoever asks first is told at once"
                 continue
@@ -566,8 +484,3 @@ def test_abort_at_each_moment(name: str, scenes: Callable[[str], Makers]) -> Non
                 continue  # it ended by itself before anybody asked again
             told, _ = judge(scene, name, sense, entries, before)
             assert (told.code, told.source, told.destination) == (0x2F02, b"", b"")
-
-
-def _some(numbers: range) -> list[int]:
-    """The first and the last, and one in the middle."""
-    return sorted({numbers[0], numbers[len(numbers) // 2], numbers[-1]}) if numbers else []
