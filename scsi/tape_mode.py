@@ -110,6 +110,7 @@ class ControlDataProtection(Structure):
     information_length: int = 0
     writes: bool = False  # LBP_W
     reads: bool = False  # LBP_R
+    recovers: bool = False  # RBDP: RECOVER BUFFERED DATA
 
     LAYOUT = BitStruct(
         Const(0x4A, BitsInteger(8)),  # SPF=1
@@ -120,7 +121,8 @@ class ControlDataProtection(Structure):
         "information_length" / BitsInteger(6),
         "writes" / Flag,
         "reads" / Flag,
-        Padding(6),
+        "recovers" / Flag,
+        Padding(5),
         Padding(25 * 8),
     )
 

@@ -55,6 +55,9 @@ class SupportedAlerts:
         return pack_page(self.PAGE_CODE, bits.to_bytes(8, "big"))
 
 
+BLOCK_PROTECTION = 0b001  # SPT of page 86h where a tape has logical block protection
+
+
 @dataclass(frozen=True, slots=True)
 class BlockProtection:
     """Page B5h: the logical block protection methods."""

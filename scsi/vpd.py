@@ -103,6 +103,7 @@ class ExtendedInquiry(_FixedPage):
     """Page 86h (7.8.7): which task attributes and cache there are."""
 
     PAGE_CODE = 0x86
+    protection_types: int = 0  # SPT
     head_of_queue: bool = False
     ordered: bool = False
     simple: bool = True
@@ -110,7 +111,9 @@ class ExtendedInquiry(_FixedPage):
     maximum_sense_length: int = 0
 
     LAYOUT = BitStruct(
-        Padding(8),
+        Padding(2),
+        "protection_types" / BitsInteger(3),
+        Padding(3),
         Padding(5),
         "head_of_queue" / Flag,
         "ordered" / Flag,
@@ -140,7 +143,7 @@ class ManagementAddresses:
         return pack_page(self.PAGE_CODE, body)
 
 
-SHARED_BY_ALL = 0b00  # MODE PAGE POLICY: one copy for all nexuses
+SHARED_BY_ALL, PER_NEXUS = 0b00, 0b11  # MODE PAGE POLICY: one copy for all nexuses, or one each
 
 
 @dataclass(frozen=True, slots=True)

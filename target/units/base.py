@@ -128,8 +128,11 @@ class Unit:
             pages[page[1]] = page
         return pages
 
-    def mode_pages(self) -> Sequence[ModePage]:
-        """Return the mode pages, in ascending order of page code."""
+    def mode_pages(self, nexus: Nexus | None) -> Sequence[ModePage]:
+        """Return the mode pages as a nexus has them, in ascending order of page code.
+
+        None is a nexus that has never set a page of its own (SPC-4 7.5.3, mode page policy).
+        """
         return ()
 
     def mode_medium(self) -> tuple[int, int]:
@@ -145,7 +148,7 @@ class Unit:
         """What MODE SELECT changes within changes wholly or, if it raises, not at all."""
         yield
 
-    def select_mode_page(self, page: bytes) -> None:
+    def select_mode_page(self, page: bytes, nexus: Nexus) -> None:
         """Take a page from MODE SELECT, of known code and length and changed only where allowed.
 
         May raise ScsiError, with a pointer into the page. When it returns, other nexuses are told

@@ -351,11 +351,11 @@ class BlockDevice(Unit):
             for asc in (Asc.CAPACITY_DATA_HAS_CHANGED, Asc.INQUIRY_DATA_HAS_CHANGED):
                 self.raise_attention(asc, but=nexus)
 
-    def mode_pages(self) -> tuple[mode.ModePage, ...]:
+    def mode_pages(self, nexus: Nexus | None) -> tuple[mode.ModePage, ...]:
         """All pages; of three some bits can change: WCE, SWP and D_SENSE."""
         return tuple(self.modes.pages())
 
-    def select_mode_page(self, page: bytes) -> None:
+    def select_mode_page(self, page: bytes, nexus: Nexus) -> None:
         """Take a page. The cache is emptied before it is off, or GOOD would have lied."""
         self.modes.select(page)
         self._apply_modes()

@@ -28,7 +28,7 @@ from serverfree.scsi.sense import Asc, Sense, SenseKey
 from serverfree.scsi.vpd import DeviceIdentification, SupportedPages
 from serverfree.target.units.access import Access
 from serverfree.target.units.base import Row, Unit, table_of
-from serverfree.target.units.command import Command, Lane
+from serverfree.target.units.command import Command, Lane, Nexus
 from serverfree.target.units.report import (
     report_supported_operation_codes,
     report_supported_task_management_functions,
@@ -89,9 +89,10 @@ def mode_sense(unit: Unit, command: Command) -> bytes:
     cdb = ModeSense10.unpack(command.cdb) if ten else ModeSense6.unpack(command.cdb)
     if cdb.page_control == PageControl.SAVED and not _can_save(unit):
         raise illegal_request(Asc.SAVING_PARAMETERS_NOT_SUPPORTED)
-    pages = [page for page in unit.mode_pages() if _is_asked_for(page, cdb)]
+    present = unit.mode_pages(command.nexus)
+    pages = [page for page in present if _is_asked_for(page, cdb)]
     if not pages:
-        if any(page.code == cdb.page_code for page in unit.mode_pages()):
+        if any(page.code == cdb.page_code for page in present):
             raise invalid_field_in_cdb(3)
         # With no page at all, header and block descriptor are what "all pages" means.
         if cdb.page_code not in (0, ALL_PAGES):
@@ -119,7 +120,7 @@ def _is_asked_for(page: ModePage, cdb: ModeSense6 | ModeSense10) -> bool:
 
 
 def _can_save(unit: Unit) -> bool:
-    return any(page.saved is not None for page in unit.mode_pages())
+    return any(page.saved is not None for page in unit.mode_pages(None))
 
 
 def _values(page: ModePage, control: int) -> bytes:
@@ -152,25 +153,31 @@ def mode_select(unit: Unit, command: Command) -> None:
         raise invalid_field_in_cdb(1, 4)
     if cdb.save_pages and not _can_save(unit):
         raise invalid_field_in_cdb(1, 0)
-    known = {(page.code, page.subpage): page for page in unit.mode_pages()}
+    known = {(page.code, page.subpage): page for page in unit.mode_pages(command.nexus)}
     for page, offset in zip(data.pages, data.offsets, strict=True):
         _check_page(known.get((page[0] & 0x3F, page[1] if page[0] & 0x40 else 0)), page, offset)
-    before = (unit.mode_medium(), unit.mode_block_descriptor(long_lba=True), unit.mode_pages())
+    before = _shared_parameters(unit)
     with unit.selecting_modes():
         unit.select_mode_medium(data.medium_type, data.device_specific)
         if data.block_descriptor:
             unit.select_block_descriptor(data.block_descriptor, 8 if ten else 4, command.nexus)
         for page, offset in zip(data.pages, data.offsets, strict=True):
-            _select_page(unit, page, offset)
+            _select_page(unit, page, offset, command.nexus)
         if cdb.save_pages:
             unit.save_mode_pages()
-    if before != (unit.mode_medium(), unit.mode_block_descriptor(long_lba=True), unit.mode_pages()):
+    if before != _shared_parameters(unit):
         unit.raise_attention(Asc.MODE_PARAMETERS_CHANGED, but=command.nexus)
 
 
-def _select_page(unit: Unit, page: bytes, offset: int) -> None:
+def _shared_parameters(unit: Unit) -> tuple[object, ...]:
+    """What other nexuses are told of if it changes."""
+    descriptor = unit.mode_block_descriptor(long_lba=True)
+    return unit.mode_medium(), descriptor, tuple(unit.mode_pages(None))
+
+
+def _select_page(unit: Unit, page: bytes, offset: int, nexus: Nexus) -> None:
     try:
-        unit.select_mode_page(page)
+        unit.select_mode_page(page, nexus)
     except CheckCondition as error:
         pointer = error.sense.pointer
         if pointer is not None:  # the unit sees a page, the initiator sent a list

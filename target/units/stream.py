@@ -57,13 +57,14 @@ from serverfree.scsi.mode import ModePage
 from serverfree.scsi.sense import Asc, Sense, SenseKey
 from serverfree.scsi.tape_mode import ProtectionMethod
 from serverfree.scsi.tape_vpd import (
+    BLOCK_PROTECTION,
     BlockProtection,
     ManufacturerSerialNumber,
     SequentialCapabilities,
     SupportedAlerts,
     TapeAlert,
 )
-from serverfree.scsi.vpd import ExtendedInquiry
+from serverfree.scsi.vpd import PER_NEXUS, ExtendedInquiry, ModePagePolicy
 from serverfree.target.backstore.cartridge import Cartridge, open_cartridge
 from serverfree.target.backstore.cartridge_errors import CartridgeError, DamagedRecord, WriteFailed
 from serverfree.target.backstore.cartridge_memory import Life
@@ -96,6 +97,7 @@ from serverfree.target.units.third_party import THIRD_PARTY_COPY_TABLE
 log = logging.getLogger(__name__)
 
 _ALLOW, _PREVENT = 0, 1
+_PROTECTION_POLICY = (0x0A, 0xF0, PER_NEXUS)
 
 
 def load_unload(unit: "StreamUnit", command: Command) -> None:
@@ -332,17 +334,19 @@ class StreamUnit(Unit):
         inquiry.product = self.profile.product
         inquiry.revision = self.profile.revision
         inquiry.removable = True
+        inquiry.protect = True
         return inquiry
 
     def vpd_pages(self) -> dict[int, bytes]:
         """Return the pages of every unit, and those of SSC-4 8.5 that say what the drive can."""
         pages = super().vpd_pages()
         for page in (
-            ExtendedInquiry(volatile_cache=True),
+            ExtendedInquiry(protection_types=BLOCK_PROTECTION, volatile_cache=True),
             SequentialCapabilities(worm=True),
             ManufacturerSerialNumber(self.serial),
             SupportedAlerts(tuple(TapeAlert)),
-            BlockProtection((ProtectionMethod.CRC32C,)),
+            BlockProtection((ProtectionMethod.REED_SOLOMON, ProtectionMethod.CRC32C)),
+            ModePagePolicy((_PROTECTION_POLICY, *ModePagePolicy().policies)),
         ):
             pages[page.PAGE_CODE] = page.pack()
         return pages
@@ -366,9 +370,9 @@ class StreamUnit(Unit):
         """Return the block descriptor; tapes have only the short one."""
         return self.modes.block_descriptor()
 
-    def mode_pages(self) -> Sequence[ModePage]:
+    def mode_pages(self, nexus: Nexus | None) -> Sequence[ModePage]:
         """Return the mode pages."""
-        return self.modes.pages(self.medium)
+        return self.modes.pages(self.medium, nexus)
 
     @contextmanager
     def selecting_modes(self) -> Iterator[None]:
@@ -388,9 +392,9 @@ class StreamUnit(Unit):
         """Set the block length."""
         self.modes.select_block_descriptor(descriptor, offset)
 
-    def select_mode_page(self, page: bytes) -> None:
+    def select_mode_page(self, page: bytes, nexus: Nexus) -> None:
         """Set what a page can change."""
-        self.modes.select_page(page, self.medium)
+        self.modes.select_page(page, self.medium, nexus)
 
     # The medium
 
@@ -551,6 +555,7 @@ class StreamUnit(Unit):
         super().detach(nexus)
         self.preventing.discard(nexus)
         self.encryption.forget(nexus)
+        self.modes.forget(nexus)
 
     def reset(self) -> None:
         """LOGICAL UNIT RESET: settings go back and the medium may be removed.

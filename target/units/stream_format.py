@@ -28,6 +28,7 @@ from serverfree.scsi.tape import (
     MediumTypeDescriptor,
     ObjectLimit,
 )
+from serverfree.scsi.tape_mode import PROTECTION_LENGTH
 from serverfree.target.backstore.cartridge_errors import WriteFailed
 from serverfree.target.units.command import Command, Nexus
 from serverfree.target.units.stream_medium import Allowance, Medium, on_medium
@@ -113,10 +114,14 @@ def allow_overwrite(unit: StreamUnit, medium: Medium, command: Command) -> None:
 
 
 def read_block_limits(unit: StreamUnit, command: Command) -> bytes:
-    """READ BLOCK LIMITS: any length that a READ(6) can say, and the largest object number."""
+    """READ BLOCK LIMITS: block lengths, or the largest object number.
+
+    The longest is what a transfer length can say once protection information is added
+    (GA32-0928-06 4.9.1.1); without that, blocks of four bytes more are taken and given too.
+    """
     if ReadBlockLimits.unpack(command.cdb).object_identifier:
         return ObjectLimit((1 << 64) - 2).pack()  # all ones is "end of data" to LOCATE's users
-    return BlockLimits(maximum=MAX_TRANSFER_LENGTH, minimum=1).pack()
+    return BlockLimits(maximum=MAX_TRANSFER_LENGTH - PROTECTION_LENGTH, minimum=1).pack()
 
 
 def report_density_support(unit: StreamUnit, command: Command) -> bytes:

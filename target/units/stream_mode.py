@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -29,6 +29,7 @@ from serverfree.scsi.tape_mode import (
 )
 
 if TYPE_CHECKING:
+    from serverfree.target.units.command import Nexus
     from serverfree.target.units.stream_medium import Medium
 
 _DEFAULT_DENSITY, _SAME_DENSITY = 0x00, 0x7F
@@ -58,6 +59,7 @@ _PARTITION_CHANGES = MediumPartition(
     units=0xF,
     sizes=[0xFFFF] * 4,
 ).pack()
+_UNPROTECTED = ControlDataProtection()
 _COMPRESSION = DataCompression(
     capable=True,
     decompression_enabled=True,
@@ -83,8 +85,9 @@ class StreamModes:
         """PEWS: how far before early warning the programmable one comes, in 10**6 bytes."""
         self.append_only = False
         self.compression = False
-        self.protection = ControlDataProtection()
-        """Blocks travel with protection information (its `writes`, its `reads`)."""
+        self.protections: Mapping[Nexus, ControlDataProtection] = {}
+        """Nexuses whose blocks travel with protection information. Of each its own: who does not
+        know of it must not get, or be asked for, four bytes more (GA32-0928-06 table 12)."""
         self.partitioning: MediumPartition | None = None
         """What the next FORMAT MEDIUM is to make, if anyone has said."""
 
@@ -115,8 +118,16 @@ class StreamModes:
             raise invalid_field_in_parameter_list(offset + 1)
         self.block_length = descriptor.block_length
 
-    def pages(self, medium: Medium | None) -> Sequence[ModePage]:
-        """Every mode page, by page and subpage code."""
+    def protection(self, nexus: Nexus | None) -> ControlDataProtection:
+        """Return what blocks of a nexus travel with."""
+        return self.protections.get(nexus, _UNPROTECTED) if nexus else _UNPROTECTED
+
+    def forget(self, nexus: Nexus) -> None:
+        """Drop what a nexus had for itself."""
+        self.protections = {each: it for each, it in self.protections.items() if each != nexus}
+
+    def pages(self, medium: Medium | None, nexus: Nexus | None) -> Sequence[ModePage]:
+        """Every mode page as a nexus has it, by page and subpage code."""
         configuration = DeviceConfiguration(
             active_partition=medium.number if medium else 0,
             object_identifiers=True,
@@ -125,9 +136,9 @@ class StreamModes:
         worm = medium is not None and medium.cartridge.worm
         changing = (
             _page(
-                self.protection,
-                ControlDataProtection(),
-                ControlDataProtection(0xFF, 0x3F, writes=True, reads=True).pack(),
+                self.protection(nexus),
+                _UNPROTECTED,
+                ControlDataProtection(0xFF, 0x3F, True, True, True).pack(),
             ),
             _page(
                 replace(_COMPRESSION, enabled=self.compression),
@@ -169,12 +180,12 @@ class StreamModes:
             return MediumPartition()
         return MediumPartition.of(tuple(each.capacity for each in medium.cartridge.partitions))
 
-    def select_page(self, raw: bytes, medium: Medium | None) -> None:
+    def select_page(self, raw: bytes, medium: Medium | None, nexus: Nexus) -> None:
         """Take a page that has been held to what is changeable."""
         code, subpage = raw[0] & 0x3F, raw[1] if raw[0] & 0x40 else 0
         match code, subpage:
             case 0x0A, 0xF0:
-                self._select_protection(ControlDataProtection.unpack(raw))
+                self._select_protection(ControlDataProtection.unpack(raw), nexus)
             case 0x0F, _:
                 self.compression = DataCompression.unpack(raw).enabled
             case 0x10, 0x01:
@@ -191,18 +202,18 @@ class StreamModes:
             case 0x11, _:
                 self._select_partitions(MediumPartition.unpack(raw), medium)
 
-    def _select_protection(self, page: ControlDataProtection) -> None:
+    def _select_protection(self, page: ControlDataProtection, nexus: Nexus) -> None:
         match page.method:
             case ProtectionMethod.NONE:
-                if page.writes or page.reads:
+                if page.writes or page.reads or page.recovers:
                     raise invalid_field_in_parameter_list(6, 7)
-                page = ControlDataProtection()
-            case ProtectionMethod.CRC32C:
+                self.forget(nexus)
+            case ProtectionMethod.REED_SOLOMON | ProtectionMethod.CRC32C:
                 if page.information_length != PROTECTION_LENGTH:
                     raise invalid_field_in_parameter_list(5, 5)
+                self.protections = {**self.protections, nexus: page}
             case _:
                 raise invalid_field_in_parameter_list(4)
-        self.protection = page
 
     def _select_partitions(self, page: MediumPartition, medium: Medium | None) -> None:
         if page == self._partition_page(medium):

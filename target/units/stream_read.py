@@ -24,9 +24,9 @@ from serverfree.scsi.device import Buffer
 from serverfree.scsi.errors import CheckCondition, invalid_field_in_cdb
 from serverfree.scsi.sense import Asc, SenseKey
 from serverfree.scsi.status import Status
-from serverfree.scsi.tape_mode import PROTECTION_LENGTH
+from serverfree.scsi.tape_protection import protection_information
 from serverfree.target.backstore.cartridge_errors import DamagedRecord
-from serverfree.target.backstore.cartridge_log import RecordType, crc32c
+from serverfree.target.backstore.cartridge_log import RecordType
 from serverfree.target.units.command import Command, Reply
 from serverfree.target.units.stream_medium import (
     Medium,
@@ -117,7 +117,11 @@ def recover_buffered_data(
         medium.recovered += 1
         if partition.entry(block).type == RecordType.FILEMARK:
             raise filemark_detected(left)
-        return _block(unit, medium, command, block, left)
+        data = _block(unit, medium, command, block, left)
+        protection = unit.modes.protection(command.nexus)
+        if not protection.recovers:
+            return data
+        return bytes(data) + protection_information(protection.method, data)
 
     return _read(unit, cdb, block_length, take)
 
@@ -179,7 +183,7 @@ def _forward(unit: StreamUnit, medium: Medium, command: Command, residual: int) 
     medium.block = block + 1
     if partition.entry(block).type == RecordType.FILEMARK:
         raise filemark_detected(residual)
-    return _block(unit, medium, command, block, residual)
+    return _protected(unit, command, _block(unit, medium, command, block, residual))
 
 
 def _backward(unit: StreamUnit, medium: Medium, command: Command, residual: int) -> Buffer:
@@ -190,11 +194,11 @@ def _backward(unit: StreamUnit, medium: Medium, command: Command, residual: int)
     medium.block = block
     if medium.partition.entry(block).type == RecordType.FILEMARK:
         raise filemark_detected(residual)
-    return _block(unit, medium, command, block, residual)
+    return _protected(unit, command, _block(unit, medium, command, block, residual))
 
 
 def _block(unit: StreamUnit, medium: Medium, command: Command, block: int, residual: int) -> Buffer:
-    """Return a block decoded, with protection information if the host wants it."""
+    """Return a block decoded."""
     life = medium.life
     partition = medium.partition
     try:
@@ -208,11 +212,15 @@ def _block(unit: StreamUnit, medium: Medium, command: Command, block: int, resid
     life.blocks_read += 1
     life.bytes_read += len(data)
     life.stored_read += len(stored.payload)
-    if unit.modes.protection.reads:
-        raw = bytes(data)
-        check: int = crc32c(raw)
-        return raw + check.to_bytes(PROTECTION_LENGTH, "little")
     return data
+
+
+def _protected(unit: StreamUnit, command: Command, data: Buffer) -> Buffer:
+    """Return a block as the nexus wants to have it."""
+    protection = unit.modes.protection(command.nexus)
+    if not protection.reads:
+        return data
+    return bytes(data) + protection_information(protection.method, data)
 
 
 def _incorrect_length(residual: int) -> CheckCondition:

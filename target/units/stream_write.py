@@ -17,9 +17,10 @@ from serverfree.scsi.device import Buffer
 from serverfree.scsi.errors import CheckCondition, invalid_field_in_cdb
 from serverfree.scsi.sense import Asc, SenseKey
 from serverfree.scsi.tape_mode import PROTECTION_LENGTH
+from serverfree.scsi.tape_protection import protection_information
 from serverfree.target.backstore.cartridge_coding import Place, compressed
 from serverfree.target.backstore.cartridge_errors import NoRoom, WriteFailed
-from serverfree.target.backstore.cartridge_log import StoredBlock, crc32c
+from serverfree.target.backstore.cartridge_log import StoredBlock
 from serverfree.target.units.command import Command, Nexus
 from serverfree.target.units.stream_medium import Medium, check_condition, medium_error, on_medium
 from serverfree.target.units.stream_read import fixed_block_length
@@ -48,8 +49,8 @@ def write(unit: StreamUnit, medium: Medium, command: Command) -> None:
     asked = cdb.length if cdb.fixed else 1
     if not cdb.length:
         return
-    protected = unit.modes.protection.writes
-    if protected and length <= PROTECTION_LENGTH:
+    protection = unit.modes.protection(command.nexus)
+    if protection.writes and length <= PROTECTION_LENGTH:
         raise invalid_field_in_cdb(12 if cdb.LENGTH == 16 else 2)
     if isinstance(cdb, Write16):
         medium.begin_at(cdb.partition, cdb.object)
@@ -64,8 +65,8 @@ def write(unit: StreamUnit, medium: Medium, command: Command) -> None:
         blocks = [view[at : at + length] for at in range(0, whole * length, length)]
     begin = medium.partition.used_at(medium.block)
     counted = 1 if cdb.fixed else length  # INFORMATION is in blocks or in bytes
-    if protected:
-        blocks = _without_protection(blocks, asked * counted)
+    if protection.writes:
+        blocks = _without_protection(blocks, protection.method, asked * counted)
     stored: Sequence[Buffer | StoredBlock] = blocks
     if unit.modes.compression or unit.encryption:
         stored = _coded(unit, medium, command.nexus, blocks)
@@ -85,12 +86,12 @@ def write(unit: StreamUnit, medium: Medium, command: Command) -> None:
     _warn(unit, medium, begin)
 
 
-def _without_protection(blocks: Sequence[Buffer], residual: int) -> Sequence[Buffer]:
-    """Return blocks without the CRC32C that they came with. None is stored if one is wrong."""
+def _without_protection(blocks: Sequence[Buffer], method: int, residual: int) -> Sequence[Buffer]:
+    """Return blocks without the CRC that they came with. None is stored if one is wrong."""
     bare = []
     for block in blocks:
         data = bytes(block[:-PROTECTION_LENGTH])
-        if crc32c(data) != int.from_bytes(block[-PROTECTION_LENGTH:], "little"):
+        if protection_information(method, data) != block[-PROTECTION_LENGTH:]:
             asc = Asc.LOGICAL_BLOCK_GUARD_CHECK_FAILED
             raise check_condition(SenseKey.HARDWARE_ERROR, asc, residual)
         bare.append(data)

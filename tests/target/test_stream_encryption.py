@@ -1,8 +1,7 @@
-"""Encryption, compression, block protection: pages as stenc sends and reads them, and records."""
+"""Encryption and compression: pages as stenc sends and reads them, and records."""
 
 import os
 
-import google_crc32c
 import pytest
 
 from serverfree.target.backstore.cartridge_coding import Key, Place
@@ -265,55 +264,3 @@ class TestCompression:
         compressing.good(REWIND)
         assert compressing.good(page_in(0x21))[12] == 0x45
         assert compressing.good(read(len(data))) == data
-
-
-def protected(data):
-    """A block and the CRC32C that travels behind it, least significant byte first as in LTFS."""
-    return data + google_crc32c.value(data).to_bytes(4, "little")
-
-
-class TestProtection:
-    @pytest.fixture
-    def guarded(self, drive):
-        drive.good(
-            bytes.fromhex("15 10 00 00 24 00"),
-            bytes.fromhex("00 00 10 00 4a f0 00 1c 02 04 c0") + bytes(25),
-        )
-        return drive
-
-    def test_crc_of_the_check_string(self):
-        assert protected(b"123456789")[9:] == bytes.fromhex("83 92 06 e3")  # RFC 3720 B.4: E3069283
-
-    def test_travels_and_is_not_stored(self, guarded):
-        guarded.good(write(13), protected(b"123456789"))
-        guarded.good(REWIND)
-        assert guarded.good(read(13)) == protected(b"123456789")
-        assert bytes(guarded.unit.medium.partition.read(0)) == b"123456789"
-
-    def test_wrong_crc_is_refused_and_nothing_stored(self, guarded):
-        bad = bytearray(protected(b"123456789"))
-        bad[3] ^= 1
-        assert guarded.sense(write(13), bytes(bad)) == sense(4, 0x1001, 13)
-        assert guarded.unit.medium.partition.eod == 0
-
-    def test_one_wrong_block_of_several(self, guarded):
-        guarded.set_block_length(13)
-        good = protected(b"123456789")
-        bad = good[:-1] + b"\0"
-        assert guarded.sense(write(3, fixed=True), good + bad + good) == sense(4, 0x1001, 3)
-        guarded.good(write(2, fixed=True), good * 2)
-        guarded.good(REWIND)
-        assert guarded.good(read(2, fixed=True)) == good * 2
-
-    @pytest.mark.parametrize(
-        ("page", "byte"), [("01 04 c0", 4), ("02 08 c0", 5), ("00 00 80", 6), ("03 04 00", 4)]
-    )
-    def test_methods_that_are_not_there(self, drive, page, byte):
-        data = bytes.fromhex("00 00 10 00 4a f0 00 1c" + page) + bytes(25)
-        refused = drive.sense(bytes.fromhex("15 10 00 00 24 00"), data)
-        assert (refused.asc, refused.pointer.byte) == (0x2600, 4 + byte)  # behind the header
-
-    def test_vpd_page_names_the_method(self, drive):
-        assert drive.good(bytes.fromhex("12 01 b5 00 ff 00")) == bytes.fromhex(
-            "01 b5 00 08 00 00 00 00 03 02 04 c0"
-        )

@@ -214,7 +214,7 @@ def test_space_over_more_marks_in_a_row_than_there_are(drive, start, count, expe
 
 
 def test_limits_and_densities(drive):
-    assert drive.good(bytes.fromhex("05 00 00 00 00 00")) == bytes.fromhex("00 ff ff ff 00 01")
+    assert drive.good(bytes.fromhex("05 00 00 00 00 00")) == bytes.fromhex("00 ff ff fb 00 01")
     limit = drive.good(bytes.fromhex("05 01 00 00 00 00"))
     assert limit == bytes(12) + bytes.fromhex("ff ff ff ff ff ff ff fe")
     kinds = drive.good(bytes.fromhex("44 02 00 00 00 00 00 00 ff 00"))

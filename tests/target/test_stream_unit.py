@@ -44,7 +44,7 @@ def test_inquiry_is_that_of_a_removable_tape(drive):
 
 
 def test_block_limits(drive):
-    assert drive.good(bytes.fromhex("05 00 00 00 00 00")) == bytes.fromhex("00 ff ff ff 00 01")
+    assert drive.good(bytes.fromhex("05 00 00 00 00 00")) == bytes.fromhex("00 ff ff fb 00 01")
 
 
 class TestReadPosition:
