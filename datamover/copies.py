@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from serverfree.datamover.buffers import MIB
 from serverfree.datamover.held import HeldData
-from serverfree.datamover.plan import Progress
+from serverfree.datamover.steps import Progress
 from serverfree.datamover.units import Activity
 from serverfree.scsi.copy_list import ListIdUsage
 from serverfree.scsi.copy_results import (

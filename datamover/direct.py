@@ -11,16 +11,14 @@ from functools import cache
 from typing import Protocol, runtime_checkable
 
 from serverfree.datamover.buffers import ByteQueue, Slabs
-from serverfree.datamover.endpoints import DiskRun, finish_read, finish_write
+from serverfree.datamover.endpoints import Disk, DiskRun, finish_read, finish_write
 from serverfree.datamover.errors import CopyAborted
-from serverfree.datamover.plan import Progress, Step
+from serverfree.datamover.steps import Progress, Step
 from serverfree.datamover.units import Aborted, CopyUnit, Issued, Role
-from serverfree.scsi.cdb.block import Read16, Write16
 from serverfree.scsi.device import Result
-from serverfree.scsi.sense import SenseKey
 from serverfree.scsi.status import Status
 
-LEAST = 32 << 10
+DIRECT = 32 << 10
 """Bytes of a segment for which it pays: many small ones are read together."""
 
 
@@ -56,6 +54,11 @@ def _takes(kind: type) -> bool:
     return issubclass(kind, Taker)
 
 
+def may_go_directly(source: Disk, destination: Disk) -> bool:
+    """Whether blocks of one disk can go straight to the other."""
+    return _lends(type(source.unit.attached)) and _takes(type(destination.unit.attached))
+
+
 def goes_directly(step: Step, source_data: ByteQueue, destination_data: ByteQueue) -> bool:
     """Whether a step moves whole blocks between two units of this process, and nothing else.
 
@@ -65,12 +68,11 @@ def goes_directly(step: Step, source_data: ByteQueue, destination_data: ByteQueu
     return (
         isinstance(source, DiskRun)
         and isinstance(destination, DiskRun)
-        and source.length >= LEAST
+        and source.length >= DIRECT
         and source.length == destination.length == step.move.processed
         and not (source.skip or destination.skip or step.read)
         and not (source_data.length or destination_data.length or step.holds)
-        and _lends(type(source.unit.attached))
-        and _takes(type(destination.unit.attached))
+        and may_go_directly(source.endpoint, destination.endpoint)
         and not source.meets(destination)
     )
 
@@ -102,12 +104,11 @@ def _hand_over(source: DiskRun, destination: DiskRun, offset: int, size: int) ->
     lender, taker = source.unit.attached, destination.unit.attached
     assert isinstance(lender, Lender)
     assert isinstance(taker, Taker)
-    lba, blocks = _place(source, offset, size)
-    result, lent = lender.lend(Read16(lba=lba, blocks=blocks).pack())
+    result, lent = lender.lend(source.endpoint.read_cdb(*_place(source, offset, size)))
     if not _went_well(source.unit, Role.SOURCE, result) or lent is None:
         return False
-    lba, blocks = _place(destination, offset, size)
-    result, taken = taker.take(Write16(lba=lba, blocks=blocks).pack(), lent)
+    write = destination.endpoint.write_cdb(*_place(destination, offset, size))
+    result, taken = taker.take(write, lent)
     return _went_well(destination.unit, Role.DESTINATION, result) and taken
 
 
@@ -117,10 +118,11 @@ def _place(run: DiskRun, offset: int, size: int) -> tuple[int, int]:
 
 
 def _went_well(unit: CopyUnit, role: Role, result: Result) -> bool:
-    """Whether a command ended well. A unit attention, which is told once, is raised."""
+    """Whether a command ended well. Raises what the unit would not say a second time."""
     if result.status is Status.GOOD:
+        unit.activity.commands += 1
         return True
-    if result.sense is not None and result.sense.key is SenseKey.UNIT_ATTENTION:
+    if not unit.may_tell_more(result):
         raise unit.failure(role, result)
     return False
 

@@ -11,7 +11,7 @@ from struct import Struct
 from typing import ClassVar
 
 from serverfree.datamover.errors import CopyAborted
-from serverfree.datamover.units import CopyUnit, Issued, Role
+from serverfree.datamover.units import Aborted, CopyUnit, Issued, Role
 from serverfree.scsi.cdb import block, stream
 from serverfree.scsi.device import Buffer, Result
 from serverfree.scsi.sense import Asc, SenseKey
@@ -49,6 +49,14 @@ class Disk:
         blocks = -(-(byte_offset + count) // self.block_length)
         tail = blocks * self.block_length - byte_offset - count
         return DiskRun(self, lba, blocks, byte_offset, tail)
+
+    def read_cdb(self, lba: int, blocks: int) -> bytes:
+        """Return the command that reads blocks."""
+        return _CDB_16.pack(_READ_16, lba, blocks)
+
+    def write_cdb(self, lba: int, blocks: int) -> bytes:
+        """Return the command that writes blocks."""
+        return _CDB_16.pack(_WRITE_16, lba, blocks)
 
     def holds(self, run: "DiskRun") -> bool:
         """Whether all these blocks exist."""
@@ -127,14 +135,14 @@ class DiskRun:
     def read(self, offset: int, buffer: memoryview) -> Issued:
         """Read what lies `offset` bytes into the run."""
         length = self.endpoint.block_length
-        cdb = _CDB_16.pack(_READ_16, self.lba + offset // length, len(buffer) // length)
+        cdb = self.endpoint.read_cdb(self.lba + offset // length, len(buffer) // length)
         send = self.unit.enqueue if len(buffer) < _SMALL else self.unit.issue
         return send(cdb, data_in=buffer)
 
     def write(self, offset: int, buffers: Sequence[Buffer], size: int) -> Issued:
         """Write `size` bytes to where they belong, `offset` bytes into the run."""
         length = self.endpoint.block_length
-        cdb = _CDB_16.pack(_WRITE_16, self.lba + offset // length, size // length)
+        cdb = self.endpoint.write_cdb(self.lba + offset // length, size // length)
         send = self.unit.enqueue if size < _SMALL else self.unit.issue
         return send(cdb, data_out=buffers)
 
@@ -227,10 +235,32 @@ class TapeRun:
 Run = DiskRun | TapeRun
 
 
+@dataclass(frozen=True, slots=True)
+class Edges:
+    """What stays as it is in the first and in the last block that a segment writes."""
+
+    first: memoryview
+    last: memoryview
+
+    def around(self, views: list[memoryview], front: int, back: int) -> list[memoryview]:
+        """Return the views of a piece with what belongs in front of them and behind."""
+        if front:
+            views.insert(0, self.first)
+        if back:
+            views.append(self.last)
+        return views
+
+
+NO_EDGES = Edges(memoryview(b""), memoryview(b""))
+
+
 def finish_read(run: Run, issued: Issued, size: int, role: Role = Role.SOURCE) -> None:
     """Wait for a read. Raises CopyAborted unless all of it came, Aborted."""
-    unit = run.unit
-    result = issued.wait()
+    check_read(run.unit, issued.wait(), size, role)
+
+
+def check_read(unit: CopyUnit, result: Result | None, size: int, role: Role = Role.SOURCE) -> None:
+    """Raise CopyAborted unless a read has brought all that it was to bring."""
     if result is None or result.status is not Status.GOOD:
         raise unit.failure(role, result)
     if result.transferred < size:
@@ -249,3 +279,15 @@ def finish_write(run: Run, issued: Issued, size: int) -> tuple[int, CopyAborted 
         return size, None
     failure = run.unit.failure(Role.DESTINATION, result)
     return (0 if result is None else run.written(result, size)), failure
+
+
+def read_now(run: DiskRun, offset: int, into: memoryview, role: Role) -> None:
+    """Read whole blocks of a run and wait for them. Raises CopyAborted, Aborted."""
+    for at in range(0, len(into), run.piece):
+        view = into[at : at + run.piece]
+        issued = run.read(offset + at, view)
+        try:
+            finish_read(run, issued, len(view), role)
+        except Aborted:
+            issued.settle(run.unit.give_up)
+            raise

@@ -11,20 +11,26 @@ from dataclasses import dataclass
 from itertools import islice
 
 from serverfree.datamover.buffers import ByteQueue, Chunk, Slabs
+from serverfree.datamover.descending import copy_descending, would_overwrite_its_source
 from serverfree.datamover.digests import Digests
 from serverfree.datamover.direct import copy_directly, goes_directly
 from serverfree.datamover.endpoints import (
     DISK_DEPTH,
     DISK_WINDOW,
+    NO_EDGES,
     DiskRun,
+    Edges,
     Run,
     TapeRun,
-    finish_read,
+    check_read,
     finish_write,
+    read_now,
 )
 from serverfree.datamover.errors import CopyAborted
+from serverfree.datamover.extents import ExtentCopy
 from serverfree.datamover.held import HeldData
-from serverfree.datamover.plan import Planner, Progress, Step, Workshop
+from serverfree.datamover.plan import Planner
+from serverfree.datamover.steps import Progress, Step, Workshop
 from serverfree.datamover.units import Aborted, Issued, Role
 from serverfree.scsi.sense import Asc
 from serverfree.scsi.status import Status
@@ -43,15 +49,17 @@ class _Read:
 
     def finish(self) -> None:
         """Wait until it is here. Raises CopyAborted, Aborted."""
-        view = self.chunk[0]
-        try:
-            finish_read(self.run, self.issued, self.size)
-        except CopyAborted:
-            if self.size == len(view):
-                raise
+        view, unit = self.chunk[0], self.run.unit
+        result = self.issued.wait()
+        if (
+            self.size > len(view)
+            and unit.may_tell_more(result)
+            and result.status is not Status.GOOD
+        ):
             # Only on its own can a read fail in its own segment, and for its own blocks.
             self.issued, self.size = self.run.read(self.offset, view), len(view)
-            finish_read(self.run, self.issued, self.size)
+            result = self.issued.wait()
+        check_read(unit, result, self.size)
 
 
 @dataclass(slots=True)
@@ -62,25 +70,6 @@ class _Write:
     size: int
     kept: int  # bytes of it that were there before
     issued: Issued
-
-
-@dataclass(frozen=True, slots=True)
-class _Edges:
-    """What stays as it is in the first and in the last block that a segment writes."""
-
-    first: memoryview
-    last: memoryview
-
-    def around(self, views: list[memoryview], front: int, back: int) -> list[memoryview]:
-        """Return the views of a piece with what belongs in front of them and behind."""
-        if front:
-            views.insert(0, self.first)
-        if back:
-            views.append(self.last)
-        return views
-
-
-_NO_EDGES = _Edges(memoryview(b""), memoryview(b""))
 
 
 class Engine:
@@ -127,11 +116,15 @@ class Engine:
     def run(self) -> None:
         """Process every segment. Raises CopyAborted; no command is under way after that."""
         try:
-            for number in range(self._segments):
-                self._begin(number)
-                self._carry_out(self._steps[0])
-                self._steps.popleft()
-                self._ahead = max(0, self._ahead - 1)
+            number = 0
+            while number < self._segments:
+                count = self._copy_extents(number)
+                if not count:
+                    self._begin(number)
+                    self._carry_out(self._steps[0])
+                    self._steps.popleft()
+                    self._ahead = max(0, self._ahead - 1)
+                number += count or 1
             self._settle_writes()
         except Aborted:
             step = self._quiesce(count=True) or (self._steps[0] if self._steps else None)
@@ -142,6 +135,21 @@ class Engine:
         except BaseException:
             self._quiesce()
             raise
+
+    # ------------------------------------------------------------------ many segments
+
+    def _copy_extents(self, number: int) -> int:
+        """Process the segments from here on that only copy extents; return how many they were."""
+        if self._steps or not self._planner.may_be_extents(number):
+            return 0
+        self._settle_writes()
+        self._check_abort()
+        extents = self._planner.extents(number)
+        if extents is None:
+            return 0
+        ExtentCopy(extents, self._slabs, self._progress, self._aborted).run()
+        self._planned += len(extents.extents)
+        return len(extents.extents)
 
     # ------------------------------------------------------------------ one segment
 
@@ -158,15 +166,8 @@ class Engine:
         self._check_abort()
         if step.function is not None:
             self._settle_writes()
-            workshop = Workshop(
-                self._slabs,
-                self._progress,
-                self._held,
-                self._digests,
-                self._check_abort,
-            )
             try:
-                step.function(workshop)
+                step.function(self._workshop())
             except CopyAborted as error:
                 raise error.in_segment(step.number) from None
             return
@@ -187,10 +188,15 @@ class Engine:
             if step.digest is not None:
                 self._held.add(step.digest.digest())
 
+    def _workshop(self) -> Workshop:
+        return Workshop(self._slabs, self._progress, self._held, self._digests, self._check_abort)
+
     def _move(self, step: Step) -> None:
         edges = self._read_edges(step)
-        if self._would_overwrite_its_source(step):
-            self._copy_descending(step, edges)
+        carried = self._source.length + self._destination.length
+        if would_overwrite_its_source(step, carried):
+            self._settle_writes()
+            copy_descending(step, carried, edges, self._workshop())
             return
         if goes_directly(step, self._source, self._destination) and not self._digests.wanted:
             self._settle_writes()
@@ -199,7 +205,7 @@ class Engine:
         self._may_read_current = True
         self._stream(step, edges)
 
-    def _stream(self, step: Step, edges: _Edges) -> None:
+    def _stream(self, step: Step, edges: Edges) -> None:
         """Move data from the front of the source to the front of the destination."""
         move, run = step.move, step.destination
         if step.data is not None:
@@ -396,6 +402,8 @@ class Engine:
             return False
         if self._steps and self._steps[-1].settled:
             return False
+        if self._planner.may_be_extents(self._planned):
+            return False
         try:
             step = self._planner.step(self._planned)
         except CopyAborted as error:
@@ -410,7 +418,7 @@ class Engine:
     # ------------------------------------------------------------------ writing
 
     def _write(
-        self, step: Step, run: Run, offset: int, size: int, edges: _Edges, padding: int
+        self, step: Step, run: Run, offset: int, size: int, edges: Edges, padding: int
     ) -> None:
         if self._writes and self._writes[-1].run.unit is not run.unit:
             # A write that fails must not find later data already on another unit.
@@ -450,117 +458,23 @@ class Engine:
         while self._writes:
             self._complete_write()
 
-    def _read_edges(self, step: Step) -> _Edges:
+    def _read_edges(self, step: Step) -> Edges:
         """Read what must stay beside the bytes that a segment writes, before it writes any."""
         run = step.destination
         if not isinstance(run, DiskRun) or not (run.skip or run.tail):
-            return _NO_EDGES
+            return NO_EDGES
         # What was written before lies there too.
         self._settle_writes()
         length = run.endpoint.block_length
         first, last = bytearray(length), bytearray(length)
         try:
             if run.skip:
-                self._read_now(run, 0, memoryview(first), Role.DESTINATION)
+                read_now(run, 0, memoryview(first), Role.DESTINATION)
             if run.tail:
-                self._read_now(run, run.length - length, memoryview(last), Role.DESTINATION)
+                read_now(run, run.length - length, memoryview(last), Role.DESTINATION)
         except CopyAborted as error:
             raise error.in_segment(step.number) from None
-        return _Edges(memoryview(first)[: run.skip], memoryview(last)[length - run.tail :])
-
-    def _read_now(self, run: DiskRun, offset: int, into: memoryview, role: Role) -> None:
-        """Read whole blocks and wait for them."""
-        for at in range(0, len(into), run.piece):
-            view = into[at : at + run.piece]
-            issued = run.read(offset + at, view)
-            try:
-                finish_read(run, issued, len(view), role)
-            except Aborted:
-                issued.settle(run.unit.give_up)
-                raise
-
-    # ------------------------------------------------------------------ a disk onto itself
-
-    def _would_overwrite_its_source(self, step: Step) -> bool:
-        """Whether writing from the front would reach bytes before they are read."""
-        source, destination = step.source, step.destination
-        if not isinstance(source, DiskRun) or not isinstance(destination, DiskRun):
-            return False
-        if not source.meets(destination):
-            return False
-        carried = self._source.length + self._destination.length
-        return destination.begin + carried > source.begin
-
-    def _copy_descending(self, step: Step, edges: _Edges) -> None:
-        """Copy upwards within a disk, the last bytes first.
-
-        Order within a segment is the manager's own affair as long as the result is right (5.17.2).
-        The residual counts from the front (5.17.7.4 c), which is written last of all.
-        """
-        source, destination = step.source, step.destination
-        assert isinstance(source, DiskRun)
-        assert isinstance(destination, DiskRun)
-        self._settle_writes()
-        shift = destination.begin - source.begin
-        if destination.end - source.end != shift or self._source.length or self._destination.length:
-            # With residue from another segment in front, no order of pieces gives the result.
-            raise CopyAborted(Asc.INVALID_OPERATION_FOR_COPY_SOURCE_OR_DESTINATION).in_segment(
-                step.number
-            )
-        step.read = step.to_read
-        block = source.endpoint.block_length
-        if self._digests.wanted:
-            self._digest_ascending(step, source)
-        backwards = self._held.backwards() if step.holds else None
-        end = step.to_write
-        while end:
-            self._check_abort()
-            size = min(destination.piece, end)
-            end -= size
-            front, back = destination.edges(end, size)
-            # Where the bytes of this piece lie in the source, and the blocks around them.
-            first = end + front + destination.lba * block - shift - source.lba * block
-            wanted = size - front - back
-            start = first // block * block
-            chunk = self._slabs.carve(-(-(first + wanted) // block) * block - start, force=True)
-            assert chunk is not None
-            residual = destination.residual(step.to_write) if end + size < step.to_write else None
-            data = chunk[0][first - start : first - start + wanted]
-            try:
-                self._read_now(source, start, chunk[0], Role.SOURCE)
-                if backwards is not None:
-                    backwards.add(data)
-                issued = destination.write(end, edges.around([data], front, back), size)
-                try:
-                    written, failure = finish_write(destination, issued, size)
-                except Aborted:
-                    issued.settle(destination.unit.give_up)
-                    raise
-                if failure is not None:
-                    raise failure
-            except CopyAborted as error:
-                raise error.in_segment(step.number, residual) from None
-            finally:
-                self._slabs.release([chunk])
-            self._progress.bytes_written += written - front - back
-        if backwards is not None:
-            backwards.done()
-
-    def _digest_ascending(self, step: Step, source: DiskRun) -> None:
-        """Read the source once more, for the digest of what is copied in the other direction."""
-        for offset in range(0, source.length, source.piece):
-            self._check_abort()
-            chunk = self._slabs.carve(min(source.piece, source.length - offset), force=True)
-            assert chunk is not None
-            try:
-                self._read_now(source, offset, chunk[0], Role.SOURCE)
-                front, back = source.edges(offset, len(chunk[0]))
-                view = chunk[0][front : len(chunk[0]) - back]
-                self._digests.put(source.unit.attached, (view,), 0, apart=True)
-            except CopyAborted as error:
-                raise error.in_segment(step.number) from None
-            finally:
-                self._slabs.release([chunk])
+        return Edges(memoryview(first)[: run.skip], memoryview(last)[length - run.tail :])
 
     # ------------------------------------------------------------------ the end
 

@@ -14,11 +14,16 @@ from serverfree.datamover.units import CARRIER_FAILURES, AttachedUnit, Facts
 from serverfree.initiator.connection import Timing
 from serverfree.initiator.discovery import discover
 from serverfree.initiator.secrets import NOBODY, Login
-from serverfree.initiator.session import LogicalUnit, PendingCommand, Session
+from serverfree.initiator.session import (
+    LogicalUnit,
+    PendingCommand,
+    PendingCommands,
+    Session,
+)
 from serverfree.iscsi.names import DEFAULT_PORT, DiscoveredTarget, Portal
 from serverfree.scsi.cdb.primary import Inquiry
 from serverfree.scsi.designator import Association, Designator
-from serverfree.scsi.device import Buffer, execute_in
+from serverfree.scsi.device import Buffer, Order, execute_in
 from serverfree.scsi.errors import ScsiError
 from serverfree.scsi.vpd import DeviceIdentification
 
@@ -127,6 +132,10 @@ class NetworkUnit:
     ) -> PendingCommand:
         """Have a command sent with the next one or by `flush`. Raises SessionLost."""
         return self._unit.enqueue(cdb, data_out=data_out, data_in=data_in)
+
+    def submit_all(self, commands: Sequence[Order]) -> PendingCommands:
+        """Send commands together and return at once. Raises SessionLost."""
+        return self._unit.submit_all(commands)
 
     def flush(self) -> None:
         """Send what was enqueued."""

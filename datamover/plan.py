@@ -5,16 +5,17 @@ are, and held to what the descriptors say of them. Nothing is read or written he
 """
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import groupby
+from typing import cast
 
-from serverfree.datamover.buffers import Slabs
-from serverfree.datamover.digests import Digests
-from serverfree.datamover.endpoints import Disk, DiskRun, Run, Tape, TapeRun
+from serverfree.datamover.direct import DIRECT, may_go_directly
+from serverfree.datamover.endpoints import Disk, DiskRun, Tape, TapeRun
 from serverfree.datamover.errors import CopyAborted, in_descriptor
-from serverfree.datamover.held import HeldData
 from serverfree.datamover.participants import Participants
 from serverfree.datamover.residue import Move, Residue, Side
+from serverfree.datamover.steps import Extents, Step, Workshop
 from serverfree.datamover.tape_image import copy_tape_image
 from serverfree.datamover.units import Aborted, CopyUnit, Role
 from serverfree.scsi.cdb.reservation import PersistentReserveOut
@@ -52,78 +53,13 @@ from serverfree.scsi.copy_segments import (
 )
 from serverfree.scsi.sense import Asc
 
+_ANY = 1 << 32
+_LONG_EXTENT = 4096  # blocks that are worth reading ahead by themselves
 _REGISTER, _REGISTER_AND_MOVE = 0x00, 0x07  # service actions of PERSISTENT RESERVE OUT
 
 
-@dataclass(slots=True)
-class Progress:
-    """How far a copy has come; RECEIVE COPY STATUS reads it from another thread.
-
-    `segments_processed` counts the segment under way, `bytes_written` what destinations have
-    acknowledged, in the order of the segments.
-    """
-
-    segments_processed: int = 0
-    bytes_written: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Workshop:
-    """What a copy function that moves its own data works with."""
-
-    slabs: Slabs
-    progress: Progress
-    held: HeldData
-    digests: Digests
-    check: Callable[[], None]
-    """Raises Aborted where the copy is to end."""
-
-
-@dataclass(slots=True)
-class Step:
-    """What one segment does.
-
-    `function` does it all by itself; else `move` says what is read, processed and written,
-    `source` and `destination` where, `data` what joins from the parameter list. `apart` keeps
-    residual data out of it; where `settled` nothing behind it is looked at before it is done;
-    `holds` keeps a copy of what is processed, or only its digest where
-    there is a `digest`. `read` and `written` count the bytes asked for and the bytes known to have
-    arrived.
-    """
-
-    number: int
-    move: Move
-    source: Run | None = None
-    destination: Run | None = None
-    data: memoryview | None = None
-    function: Callable[[Workshop], None] | None = None
-    apart: bool = False
-    counted: bool = True
-    settled: bool = False
-    holds: bool = False
-    digest: "hashlib._Hash | None" = None
-    read: int = 0
-    written: int = 0
-    to_read: int = field(init=False)
-    to_write: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.to_read = 0 if self.source is None else self.source.length
-        self.to_write = 0 if self.destination is None else self.destination.length
-
-    @property
-    def residual(self) -> int | None:
-        """INFORMATION of an error in this segment.
-
-        None where nothing has been written, or the segment has no transfer count (`counted`).
-        """
-        if self.destination is None or not self.written or not self.counted:
-            return None
-        return self.destination.residual(self.to_write - self.written)
-
-
 class Planner:
-    """Turns the segments of a parameter list into steps, in order."""
+    """Turns the segments of a parameter list into steps, in order, or many at once into extents."""
 
     def __init__(
         self, copy_list: CopyList, limits: OperatingParameters, participants: Participants
@@ -132,6 +68,7 @@ class Planner:
         self._limits = limits
         self._participants = participants
         self._residue = Residue()
+        self._runs = _runs_of_extents(copy_list.segments)
         self._last: list[tuple[int, Callable[[], None]]] = []
 
     @property
@@ -155,6 +92,43 @@ class Planner:
                 continue
         if failure is not None:
             raise failure
+
+    def may_be_extents(self, number: int) -> bool:
+        """Whether from this segment on `extents` is worth asking, once its turn has come."""
+        return number in self._runs
+
+    def extents(self, number: int) -> Extents | None:
+        """Return the extents from this segment on, None where a step is to be asked for.
+
+        In that case, and for whatever is behind them, nothing has been said to be right or wrong.
+        """
+        end = self._runs.pop(number, None)
+        if end is None or self._residue.source or self._residue.destination or self.wants_digests:
+            return None
+        segments = cast("list[BlockToBlock]", self._list.segments[number:end])
+        try:
+            source = self._participants.disk(segments[0].source, Role.SOURCE)
+            destination = self._participants.disk(segments[0].destination, Role.DESTINATION)
+        except CopyAborted:
+            return None
+        one_unit = source.unit.attached is destination.unit.attached
+        block = source.block_length
+        if one_unit or block != destination.block_length:
+            return None
+        # What is worth handing over in the process is left to steps.
+        most = DIRECT // block if may_go_directly(source, destination) else _ANY
+        extents = [(one.source_lba, one.destination_lba, one.number_of_blocks) for one in segments]
+        for at, (source_lba, destination_lba, blocks) in enumerate(extents):
+            if (
+                not 0 < blocks < most
+                or source_lba + blocks > source.blocks
+                or destination_lba + blocks > destination.blocks
+            ):
+                if at + 1 < end - number:
+                    self._runs[number + at + 1] = end
+                del extents[at:]
+                break
+        return Extents(source, destination, number, extents) if extents else None
 
     def step(self, number: int) -> Step:
         """Return the step of a segment; call for each in turn. Raises CopyAborted."""
@@ -494,6 +468,29 @@ class Planner:
             if byte_offset >= disk.block_length:
                 raise CopyAborted(Asc.INVALID_FIELD_IN_PARAMETER_LIST, in_descriptor(offset_at))
         return self._within(disk, disk.range(lba, byte_offset, count), lba_at, role)
+
+
+def _runs_of_extents(segments: Sequence[Segment]) -> dict[int, int]:
+    """Return first and last + 1 of the segments that may be worth copying as extents.
+
+    A short one alone is not: nothing behind it could be read meanwhile.
+    """
+    runs = {}
+    for (kind, *_), run in groupby(range(len(segments)), partial(_kind_of_extent, segments)):
+        numbers = list(run)
+        last = segments[numbers[-1]]
+        if kind is BlockToBlock and (
+            len(numbers) > 1 or cast("BlockToBlock", last).number_of_blocks >= _LONG_EXTENT
+        ):
+            runs[numbers[0]] = numbers[-1] + 1
+    return runs
+
+
+def _kind_of_extent(segments: Sequence[Segment], number: int) -> tuple[type, int, int]:
+    segment = segments[number]
+    if type(segment) is BlockToBlock:
+        return BlockToBlock, segment.source, segment.destination
+    return type(segment), 0, 0
 
 
 def _moved(workshop: Workshop, destination: CopyUnit, data: memoryview) -> None:

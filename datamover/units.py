@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeGuard, runtime_checkable
 
 from serverfree.datamover.errors import CopyAborted
 from serverfree.initiator.session import CommandTimeout
@@ -14,7 +14,7 @@ from serverfree.scsi.capacity import Capacity10, Capacity16
 from serverfree.scsi.cdb.block import ReadCapacity10, ReadCapacity16
 from serverfree.scsi.cdb.primary import Inquiry, ModeSense6, TestUnitReady
 from serverfree.scsi.copy_cscd import PARAMETERS, BlockParameters
-from serverfree.scsi.device import Buffer, Result
+from serverfree.scsi.device import Buffer, Order, Result
 from serverfree.scsi.inquiry import DeviceType, Qualifier, StandardInquiry
 from serverfree.scsi.mode import ModeData
 from serverfree.scsi.sense import Asc, FieldPointer, SenseKey
@@ -115,6 +115,21 @@ class NetworkCommand(PendingCommand, Protocol):
     @property
     def done(self) -> bool:
         """Whether it has ended, as far as anyone has looked."""
+
+
+class PendingCommands(Protocol):
+    """Commands under way at a unit that were sent together."""
+
+    def wait(self, timeout: float | None = None) -> list[Result | None]:
+        """Return how each has ended, None where the unit will never say. Raises CommandTimeout."""
+
+
+@runtime_checkable
+class BatchUnit(Protocol):
+    """A unit to which it costs less to send commands together."""
+
+    def submit_all(self, commands: Sequence[Order]) -> PendingCommands:
+        """Send commands together."""
 
 
 class Outbox:
@@ -223,6 +238,78 @@ class Issued:
         return None
 
 
+class _EachByItself:
+    """Commands sent together to a unit that knows nothing of it."""
+
+    def __init__(self, unit: AttachedUnit, commands: Sequence[Order]) -> None:
+        self._pending: list[PendingCommand | None] = []
+        for cdb, data_out, data_in in commands:
+            try:
+                self._pending.append(unit.submit(cdb, data_out=data_out, data_in=data_in))
+            except CARRIER_FAILURES:
+                self._pending.append(None)
+
+    def wait(self, timeout: float | None = None) -> list[Result | None]:
+        results: list[Result | None] = []
+        for one in self._pending:
+            result = None
+            with contextlib.suppress(*CARRIER_FAILURES):
+                result = None if one is None else one.wait(timeout)
+            results.append(result)
+        return results
+
+
+class Volley:
+    """Commands under way that were sent together, each sent again where the unit was busy."""
+
+    __slots__ = ("_commands", "_pending", "_unit")
+
+    def __init__(self, unit: "CopyUnit", commands: Sequence[Order]) -> None:
+        self._unit = unit
+        self._commands = commands
+        self._pending: PendingCommands | None = None
+        with contextlib.suppress(*CARRIER_FAILURES):
+            self._pending = unit.send_all(commands)
+
+    def wait(self) -> list[Result | None]:
+        """Return how each has ended, None where the unit will never say.
+
+        Raises Aborted when the copy is to end first; the commands are still under way then.
+        """
+        activity = self._unit.activity
+        results = self._wait(activity)
+        for at, result in enumerate(results):
+            if result is None:
+                continue
+            if result.status is Status.GOOD:
+                activity.commands += 1
+            elif result.status in _RETRIED:
+                cdb, data_out, data_in = self._commands[at]
+                results[at] = self._unit.issue(cdb, data_out=data_out, data_in=data_in).wait()
+            else:
+                activity.count(result)
+        return results
+
+    def _wait(self, activity: Activity) -> list[Result | None]:
+        while self._pending is not None:
+            try:
+                return self._pending.wait(_ABORT_SECONDS)
+            except CARRIER_FAILURES:
+                break
+            except CommandTimeout:
+                if activity.aborted():
+                    raise Aborted from None
+        return [None] * len(self._commands)
+
+    def settle(self, give_up: Callable[[], None]) -> list[Result | None]:
+        """Bring all to their ends, as `Issued.settle` does."""
+        while True:
+            try:
+                return self._wait(self._unit.activity)
+            except Aborted:
+                give_up()
+
+
 class CopyUnit:
     """A unit in its place in one parameter list.
 
@@ -240,9 +327,10 @@ class CopyUnit:
         self.attached = attached
         self._outbox = outbox
         self._enqueuing = attached if isinstance(attached, EnqueuingUnit) else None
+        self._batching = attached if isinstance(attached, BatchUnit) else None
         self.pointer = pointer
         self.broken = False
-        self._activity = activity or Activity()
+        self.activity = activity or Activity()
 
     def issue(
         self,
@@ -254,7 +342,7 @@ class CopyUnit:
         """Send a command."""
         submit = self.attached.submit
         return Issued(
-            lambda: submit(cdb, data_out=data_out, data_in=data_in), self._activity, self._outbox
+            lambda: submit(cdb, data_out=data_out, data_in=data_in), self.activity, self._outbox
         )
 
     def enqueue(
@@ -271,8 +359,14 @@ class CopyUnit:
         outbox.add(unit)
         enqueue = unit.enqueue
         return Issued(
-            lambda: enqueue(cdb, data_out=data_out, data_in=data_in), self._activity, outbox
+            lambda: enqueue(cdb, data_out=data_out, data_in=data_in), self.activity, outbox
         )
+
+    def send_all(self, commands: Sequence[Order]) -> PendingCommands:
+        """Send commands together. Raises one of CARRIER_FAILURES."""
+        if self._batching is None:
+            return _EachByItself(self.attached, commands)
+        return self._batching.submit_all(commands)
 
     def command(
         self,
@@ -303,6 +397,17 @@ class CopyUnit:
         """Let go of a unit that answers too late: its commands end with the way to it."""
         self.broken = True
         self.attached.close(broken=True)
+
+    @staticmethod
+    def may_tell_more(result: Result | None) -> TypeGuard[Result]:
+        """Whether a command that has failed may be sent again in parts, to learn which of them did.
+
+        Not if the unit will never answer, nor if it wants attention: that it says only once, and
+        what is there may not be what was.
+        """
+        return result is not None and (
+            result.sense is None or result.sense.key is not SenseKey.UNIT_ATTENTION
+        )
 
     def failure(self, role: Role, result: Result | None) -> CopyAborted:
         """A CSCD command failure: status byte and sense go along as they came (5.17.7.4)."""

@@ -24,7 +24,7 @@ from serverfree.iscsi.names import DiscoveredTarget, Portal, Url, parse_send_tar
 from serverfree.iscsi.negotiation import Offer
 from serverfree.iscsi.request import Ping, Request, Task
 from serverfree.scsi.cdb.primary import ReportLuns
-from serverfree.scsi.device import Buffer, Result, execute_in
+from serverfree.scsi.device import Buffer, Order, Result, execute_in
 from serverfree.scsi.luns import lun_list_length, pack_lun, unpack_lun_list
 
 DEFAULT_INITIATOR_NAME = "iqn.2026-11.com.example:initiator"
@@ -226,6 +226,14 @@ class Session:
             if at_once:
                 self._begin()
             return task
+
+    def _submit_all(self, lun: int, commands: Sequence[Order]) -> list[Task]:
+        with self._lock:
+            self._check_open()
+            command = self._core.command
+            tasks = [command(lun, cdb, data_out, data_in) for cdb, data_out, data_in in commands]
+            self._begin()
+            return tasks
 
     def flush(self) -> None:
         """Send what has been enqueued; whoever waits for it learns if the session is lost."""
@@ -430,6 +438,28 @@ class PendingCommand:
         return self._session._manage(TaskFunction.ABORT_TASK, self.task.lun, self.task, timeout)
 
 
+class PendingCommands:
+    """Commands sent together to a logical unit."""
+
+    __slots__ = ("_session", "_tasks")
+
+    def __init__(self, session: Session, tasks: list[Task]) -> None:
+        self._session = session
+        self._tasks = tasks
+
+    def wait(self, timeout: float | None = None) -> list[Result | None]:
+        """Return how each has ended, None where the target will never say.
+
+        Raises CommandTimeout if not all have ended in time.
+        """
+        # They mostly end in the order sent: whoever has waited for the last has them all.
+        for task in reversed(self._tasks):
+            if not task.done:
+                with contextlib.suppress(ProtocolError):
+                    self._session._wait(task, timeout)
+        return [task.result for task in self._tasks]
+
+
 class LogicalUnit:
     """A logical unit of the target: a `serverfree.scsi.device.Device`."""
 
@@ -470,3 +500,7 @@ class LogicalUnit:
             self.session,
             self.session._submit(self._lun_field, cdb, data_out, data_in, at_once=False),
         )
+
+    def submit_all(self, commands: Sequence[Order]) -> PendingCommands:
+        """Send commands together and return at once. Raises SessionLost."""
+        return PendingCommands(self.session, self.session._submit_all(self._lun_field, commands))

@@ -38,6 +38,10 @@ class Result:
         raise UnexpectedStatus(self.status)
 
 
+Order = tuple[bytes, Buffer | Sequence[Buffer], memoryview | None]
+"""A command to be sent with others: CDB, data-out and data-in as of `Device.submit`."""
+
+
 class Pending(Protocol):
     """A command under way."""
 

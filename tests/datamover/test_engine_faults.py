@@ -100,7 +100,7 @@ def test_destination_error_points_at_its_descriptor() -> None:
 def test_error_of_an_earlier_segment_is_told_though_a_later_one_is_under_way(lazy: bool) -> None:
     source, destination = FakeDisk(noise(64 * 512), lazy=lazy), FakeDisk(bytes(64 * 512), lazy=lazy)
     destination.fail(WRITE_16, 1, check_condition(sense_bytes(3, 0x0C00)))
-    segments = [BlockToBlock(0, 1, 8, n * 8, n * 8) for n in range(8)]
+    segments = [BlockToBlock(0, 1, 8, n * 8, (7 - n) * 8) for n in range(8)]
     sense = aborted_sense([source, destination], segments)
     assert (sense.segment, sense.residual) == (1, None)
 
