@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from serverfree.scsi.sense import Asc, Sense, SenseKey
+from serverfree.scsi.sense import Asc, FieldPointer, Sense, SenseKey
 from serverfree.scsi.status import Status
 from serverfree.target.backstore.cartridge import open_cartridge
 from serverfree.target.units.command import Command, Nexus, Reply
@@ -121,6 +121,12 @@ def make_drive(
     return Drive(unit, nexus)
 
 
+def make_small_drive(directory: Path) -> Drive:
+    """Room for ten blocks of 1000 bytes, early warning after the eighth."""
+    block = 1000 + OVERHEAD
+    return make_drive(directory, capacity=10 * block, early_warning=8 * block)
+
+
 def sense(
     key: int,
     asc: int,
@@ -132,3 +138,10 @@ def sense(
 ) -> Sense:
     """What a row of the sense table says."""
     return Sense(SenseKey(key), Asc(asc), information, filemark=filemark, eom=eom, ili=ili)
+
+
+def invalid_field(byte: int, bit: int | None = None) -> Sense:
+    """INVALID FIELD IN CDB, pointing at it."""
+    expected = sense(5, 0x2400)
+    expected.pointer = FieldPointer(byte, bit, in_cdb=True)
+    return expected

@@ -2,7 +2,6 @@
 
 import pytest
 
-from serverfree.scsi.sense import FieldPointer
 from serverfree.target.backstore.cartridge import open_cartridge
 from serverfree.target.units.stream import StreamUnit
 from support.tape import (
@@ -10,6 +9,7 @@ from support.tape import (
     REWIND,
     Drive,
     filemarks,
+    invalid_field,
     locate,
     make_drive,
     read,
@@ -30,12 +30,6 @@ def at(opcode, flags, block, length=0, partition=0):
     """A CDB of the explicit address set."""
     head = bytes((opcode, flags, 0, partition)) + block.to_bytes(8, "big")
     return head + length.to_bytes(3, "big") + b"\0"
-
-
-def invalid(byte, bit=None):
-    expected = sense(5, 0x2400)
-    expected.pointer = FieldPointer(byte, bit, in_cdb=True)
-    return expected
 
 
 READ_16, WRITE_16, MARKS_16, ERASE_16, VERIFY_16, REVERSE_16 = 0x88, 0x8A, 0x80, 0x93, 0x8F, 0x81
@@ -69,7 +63,7 @@ class TestExplicit:
         for opcode in (READ_16, WRITE_16, MARKS_16, ERASE_16, VERIFY_16, REVERSE_16):
             data = bytes(100) if opcode == WRITE_16 else b""
             assert drive.sense(at(opcode, 0, 0, 0 if opcode == ERASE_16 else 100, 1), data) == (
-                invalid(3)
+                invalid_field(3)
             )
 
     def test_write_overwrites_from_there(self, drive):
@@ -175,7 +169,7 @@ class TestVerify:
     )
     def test_what_does_not_go_together(self, drive, flags, bit):
         drive.fill("ab")
-        assert drive.sense(bytes((0x13, flags, 0, 0, 1, 0)), b"a") == invalid(1, bit)
+        assert drive.sense(bytes((0x13, flags, 0, 0, 1, 0)), b"a") == invalid_field(1, bit)
 
     def test_damage_is_found(self, drive, tmp_path):
         drive.fill("abc")
@@ -303,8 +297,8 @@ class TestAppendOnly:
 
     def test_allowed_elsewhere_than_here(self, careful):
         assert careful.sense(allow(1, 1)) == sense(5, 0x3B00)
-        assert careful.sense(allow(1, 0, partition=1)) == invalid(3)
-        assert careful.sense(allow(3, 0)) == invalid(2, 3)
+        assert careful.sense(allow(1, 0, partition=1)) == invalid_field(3)
+        assert careful.sense(allow(3, 0)) == invalid_field(2, 3)
 
     def test_format_has_to_be_allowed_as_such(self, careful):
         format_medium = bytes.fromhex("04 00 00 00 00 00")
