@@ -64,10 +64,10 @@ FAULTS = (
 class Drive(FakeTape):
     """A tape that also tells how long its blocks may be, spaces, and takes reservations.
 
-    With `full` there is no room for a filemark any more.
+    With `full` there is no room for a filemark any more, with `warns_marks` it is near the end.
     """
 
-    full = False
+    full = warns_marks = False
 
     def __init__(self, *arguments, **options) -> None:
         super().__init__(*arguments, **options)
@@ -84,7 +84,10 @@ class Drive(FakeTape):
         if cdb[0] == WRITE_FILEMARKS_6 and self.full:
             left = int.from_bytes(cdb[2:5], "big")
             return check_condition(sense_bytes(13, 0x0002, eom=True, information=left))
-        return super().command(cdb, out, into)
+        done = super().command(cdb, out, into)
+        if cdb[0] == WRITE_FILEMARKS_6 and self.warns_marks:
+            return check_condition(sense_bytes(0, 0x0002, eom=True, information=0))
+        return done
 
     def space(self, code: int, count: int) -> Result:
         """SPACE over blocks: a filemark or an end stops it (SSC-4 7.9)."""
