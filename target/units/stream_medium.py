@@ -36,7 +36,8 @@ class Medium:
     """A cartridge in the drive and the position on it.
 
     `block` numbers the logical object that the heads stand before, in partition `number`.
-    `recovered` counts the buffered objects that RECOVER BUFFERED DATA has given back.
+    `recovered` counts the buffered objects that RECOVER BUFFERED DATA has given back. `warned` is
+    the partition whose programmable early warning has been given.
     """
 
     def __init__(self, cartridge: Cartridge) -> None:
@@ -46,6 +47,7 @@ class Medium:
         self.allowance: Allowance | None = None
         self.log_base = Life(**asdict(self.life))
         self.recovered = 0
+        self.warned: int | None = None
 
     @property
     def partition(self) -> Partition:

@@ -63,7 +63,7 @@ def write(unit: StreamUnit, medium: Medium, command: Command) -> None:
         view = memoryview(data)
         whole = min(asked, len(view) // length)
         blocks = [view[at : at + length] for at in range(0, whole * length, length)]
-    begin = medium.partition.used_at(medium.block)
+    _arm(unit, medium)
     counted = 1 if cdb.fixed else length  # INFORMATION is in blocks or in bytes
     if protection.writes:
         blocks = _without_protection(blocks, protection.method, asked * counted)
@@ -83,7 +83,7 @@ def write(unit: StreamUnit, medium: Medium, command: Command) -> None:
         raise check_condition(SenseKey.ABORTED_COMMAND, Asc.DATA_PHASE_ERROR, left)
     if not unit.modes.buffered:
         medium.partition.sync()
-    _warn(unit, medium, begin)
+    _warn(unit, medium)
 
 
 def _without_protection(blocks: Sequence[Buffer], method: int, residual: int) -> Sequence[Buffer]:
@@ -175,13 +175,26 @@ def _count(medium: Medium, blocks: Sequence[Buffer | StoredBlock], done: int) ->
             life.stored_written += len(block)
 
 
-def _warn(unit: StreamUnit, medium: Medium, begin: int) -> None:
-    """Raise early warning after a write that went well from `begin` on."""
+def _arm(unit: StreamUnit, medium: Medium) -> None:
+    """Let programmable early warning be given again if a write begins before its zone."""
     partition = medium.partition
-    if medium.in_early_warning:
-        asc = Asc.END_OF_PARTITION_MEDIUM_DETECTED
-    elif begin < unit.programmable_early_warning(partition) <= partition.used:
+    if partition.used_at(medium.block) < unit.programmable_early_warning(partition):
+        medium.warned = None
+
+
+def _warn(unit: StreamUnit, medium: Medium) -> None:
+    """Raise early warning after a write that went well.
+
+    The programmable one comes once, and first even where a write crosses both; a write that had
+    something else to tell leaves it to the next (GA32-0928-06 4.8).
+    """
+    partition = medium.partition
+    zone = unit.programmable_early_warning(partition)
+    if unit.modes.early_warning_size and medium.warned != medium.number and partition.used >= zone:
+        medium.warned = medium.number
         asc = Asc.PROGRAMMABLE_EARLY_WARNING_DETECTED
+    elif medium.in_early_warning:
+        asc = Asc.END_OF_PARTITION_MEDIUM_DETECTED
     else:
         return
     raise check_condition(SenseKey.NO_SENSE, asc, 0, eom=True)
@@ -199,7 +212,7 @@ def write_filemarks(unit: StreamUnit, medium: Medium, command: Command) -> None:
             medium.cartridge.sync()
         return
     unit.require_writable(medium)
-    begin = medium.partition.used_at(medium.block)
+    _arm(unit, medium)
     left = cdb.count
     try:
         while left and not command.aborted:
@@ -212,7 +225,7 @@ def write_filemarks(unit: StreamUnit, medium: Medium, command: Command) -> None:
         raise stop.condition(left - stop.done) from stop
     if not cdb.immediate:
         medium.cartridge.sync()
-    _warn(unit, medium, begin)
+    _warn(unit, medium)
 
 
 @on_medium

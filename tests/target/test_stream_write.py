@@ -37,6 +37,12 @@ def small(tmp_path):
     drive.unit.close()
 
 
+def set_programmable_zone(drive, megabytes):
+    """MODE SELECT(10) of PEWS: the zone begins so far before early warning."""
+    page = bytes.fromhex("50 01 00 1c 00 00") + megabytes.to_bytes(2, "big") + bytes(24)
+    drive.good(bytes.fromhex("55 10 00 00 00 00 00 00 28 00"), bytes(8) + page)
+
+
 class TestWrite:
     def test_crossing_early_warning_is_reported_though_all_is_written(self, small):
         for _ in range(7):
@@ -100,8 +106,7 @@ class TestWrite:
 
     def test_programmable_early_warning_is_given_once_where_it_is_crossed(self, tmp_path):
         drive = make_drive(tmp_path / "t", capacity=6_000_000, early_warning=5_000_000)
-        page = bytes.fromhex("50 01 00 1c 00 00 00 02") + bytes(24)  # 2 MB before early warning
-        drive.good(bytes.fromhex("55 10 00 00 00 00 00 00 28 00"), bytes(8) + page)
+        set_programmable_zone(drive, 2)
         big = bytes(1_400_000)
         drive.good(write(len(big)), big)
         drive.good(write(len(big)), big)
@@ -111,6 +116,33 @@ class TestWrite:
         drive.good(write(100), bytes(100))
         assert drive.sense(write(len(big)), big) == sense(0, 0x0002, 0, eom=True)
         drive.unit.close()
+
+    @pytest.fixture
+    def zoned(self, tmp_path):
+        """6 MB, early warning from 5 MB on, the programmable one 2 MB before that."""
+        drive = make_drive(tmp_path / "t", capacity=6_000_000, early_warning=5_000_000)
+        set_programmable_zone(drive, 2)
+        yield drive
+        drive.unit.close()
+
+    def test_programmable_early_warning_comes_before_early_warning(self, zoned):
+        """Where one write crosses both, its turn comes first (GA32-0928-06 4.8)."""
+        zoned.good(write(2_900_000), bytes(2_900_000))
+        assert zoned.sense(write(2_200_000), bytes(2_200_000)) == sense(0, 0x0007, 0, eom=True)
+        assert zoned.sense(filemarks(1)) == sense(0, 0x0002, 0, eom=True)
+
+    def test_programmable_early_warning_that_was_not_given_comes_with_the_next_write(self, zoned):
+        set_programmable_zone(zoned, 0)
+        zoned.good(write(3_500_000), bytes(3_500_000))
+        set_programmable_zone(zoned, 2)
+        assert zoned.sense(filemarks(1)) == sense(0, 0x0007, 0, eom=True)
+        zoned.good(filemarks(1))
+
+    def test_programmable_early_warning_is_given_again_when_the_zone_is_entered_again(self, zoned):
+        for _ in range(2):
+            assert zoned.sense(write(3_500_000), bytes(3_500_000)) == sense(0, 7, 0, eom=True)
+            zoned.good(write(1), b"x")
+            zoned.good(REWIND)
 
     def test_write_in_the_middle_ends_the_data_there(self, drive):
         drive.fill("ab|cd|")
