@@ -50,7 +50,7 @@ _ALGORITHM = 1  # the index of AES-256-GCM, the only one
 _MAX_KAD_FORMAT = 2
 _IN_PAGES = tuple(InPage)
 _KAD_NOT_CHECKED, _KAD_CHECKED = 1, 2  # AUTHENTICATED of what comes off the medium
-_NOT_COMPRESSED, _COMPRESSED, _NO_BLOCK = 3, 4, 2  # COMPRESSION STATUS
+_CANNOT_TELL, _NO_BLOCK, _NOT_COMPRESSED, _COMPRESSED = 1, 2, 3, 4  # COMPRESSION STATUS
 _CEEM, _RDMC = 0xC0, 0x30
 _NO_CEEM, _RAW_DISABLED = (0x00, 0x40), (0x00, 0x30)
 
@@ -295,7 +295,14 @@ def _encryption_page(unit: StreamUnit, nexus: Nexus, code: int) -> bytes:
             )
         case InPage.NEXT_BLOCK_STATUS:
             with unit.lock:
-                return _next_block_status(unit, unit.require_medium(), nexus)
+                medium = unit.require_medium()
+                try:
+                    return _next_block_status(unit, medium, nexus)
+                except (DamagedRecord, WrongKey):  # READ will say which
+                    status = BlockStatus.UNKNOWN
+                    return encryption.pack_next_block_status(
+                        medium.block, _CANNOT_TELL, status, 0, 0, ()
+                    )
         case _:
             raise invalid_field_in_cdb(2)
 

@@ -223,6 +223,20 @@ class TestBlocks:
         set_key(drive, key=bytes(32), decryption=3)
         assert drive.good(page_in(0x21))[12] == 0x36, "another key"
 
+    @pytest.mark.parametrize("encrypted", [False, True])
+    def test_next_block_status_of_a_damaged_block_is_not_known(self, drive, tmp_path, encrypted):
+        if encrypted:
+            set_key(drive)
+        drive.good(write(len(SECRET)), SECRET)
+        drive.good(REWIND)
+        with (tmp_path / "tape" / "part0.log").open("r+b") as log:
+            log.seek(-OVERHEAD, 2)  # in its payload
+            log.write(b"????")
+        assert drive.good(page_in(0x21)) == bytes.fromhex("00 21 00 0c") + bytes(8) + (
+            bytes.fromhex("11 00 00 00")
+        )
+        assert drive.sense(read(100)) == sense(3, 0x1100, 100)
+
 
 class TestCompression:
     @pytest.fixture
