@@ -116,7 +116,7 @@ class Service:
         change while it is served, and OSError or StoreError for a unit that cannot be opened and a
         portal that cannot be had; then everything is as it was.
         """
-        with self.snapshots.lock:  # units come and go by its hand too
+        with self.snapshots.changing():  # units come and go by its hand too
             self._reload(config)
 
     def _reload(self, config: Config) -> None:

@@ -134,21 +134,29 @@ class Target:
 
     def remove_unit(self, lun: int) -> None:
         """Serve a unit no longer: its commands end, then it is closed."""
+        self.hide_unit(lun)()
+
+    def hide_unit(self, lun: int) -> Callable[[], None]:
+        """Show a unit no longer; what is returned waits for its commands to end and closes it."""
         with self._layout:
             unit, task_set = self.units.pop(lun), self._by_lun.pop(lun)
             for address in lun_addresses(lun):
                 del self.task_sets[address]
         self.refresh()
-        # No connection may be about to begin a command of it: the maps have changed, and each has
-        # been through with what it had in hand.
-        quiet = Event()
-        steps = Steps(quiet.set)
-        for session in self.sessions():
-            session.link.forget({task_set}, quiet=steps.add())
-        steps.no_more()
-        quiet.wait()
-        task_set.close()
-        unit.close()
+
+        def end() -> None:
+            # No connection may be about to begin a command of it: the maps have changed, and each
+            # has been through with what it had in hand.
+            quiet = Event()
+            steps = Steps(quiet.set)
+            for session in self.sessions():
+                session.link.forget({task_set}, quiet=steps.add())
+            steps.no_more()
+            quiet.wait()
+            task_set.close()
+            unit.close()
+
+        return end
 
     def refresh(self) -> None:
         """Give every session what its initiator may see now; who sees a change is told (3F/0E)."""

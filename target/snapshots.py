@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from threading import Event, RLock
+from threading import Condition, Event, RLock
 from typing import TypeVar
 
 from serverfree.scsi.designator import locally_assigned
@@ -92,17 +92,28 @@ class ServedSnapshot:
 class Snapshots:
     """All snapshots of the disks that a process serves. Safe from several threads.
 
-    `lock` is held while units come and go, by whoever makes them; nobody waits for a quiet period
-    under it. `prepare` is called with a target and a unit before the unit is added.
+    A lock is held while units come and go (`changing`), but nobody waits under it: not for a quiet
+    period, nor for readers of a snapshot that is deleted, nor for its files. Who looks at what
+    there is needs none: it is replaced, never changed. `prepare` is called with a target and a unit
+    before the unit is added.
     """
 
     def __init__(self, prepare: Callable[[Target, SnapshotUnit], None]) -> None:
-        self.lock = RLock()
+        self._lock = RLock()
+        self._gone = Condition(self._lock)
         self._prepare = prepare
-        self._disks: list[ServedDisk] = []
-        self._shown: list[ServedSnapshot] = []
+        self._disks: tuple[ServedDisk, ...] = ()
+        self._shown: tuple[ServedSnapshot, ...] = ()
+        self._going: list[ServedSnapshot] = []  # deleted, but still read or on the storage
         self._promised: dict[str, tuple[Target, int]] = {}  # names and LUNs of those to come
         self._closed = False
+
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """Nobody else makes units come and go meanwhile; what was going before has gone."""
+        with self._lock:
+            self._gone.wait_for(lambda: not self._going)
+            yield
 
     # ---------------------------------------------------------------- disks come and go
 
@@ -114,11 +125,11 @@ class Snapshots:
         origin = unit.store
         if not isinstance(origin, SnapshotOrigin):
             return
-        with self.lock:
+        with self._lock:
             if any(disk.unit is unit for disk in self._disks):
                 return
             disk = ServedDisk(target, unit, origin, quiet, timeout, origin.quiet_gate.clock())
-            self._disks.append(disk)
+            self._disks = *self._disks, disk
             for snapshot in origin.snapshots():
                 try:
                     self._show(disk, snapshot, self._kept_lun(disk, snapshot))
@@ -128,27 +139,30 @@ class Snapshots:
     def leave(self, unit: object) -> None:
         """A unit will be served no longer: nobody waits for it, and its snapshots are shown no
         more. They stay on the storage."""
-        with self.lock:
+        with self.changing():
             for disk in [each for each in self._disks if each.unit is unit]:
-                self._disks.remove(disk)
+                self._disks = tuple(each for each in self._disks if each is not disk)
                 disk.gone = True
                 for cancelled in disk.waiting:
                     cancelled.set()
                 for shown in [each for each in self._shown if each.disk is disk]:
-                    self._hide(shown)
+                    self._hide(shown)()
 
     def close(self) -> None:
         """Nobody waits any more, and nothing new is taken."""
-        with self.lock:
+        with self._lock:
             self._closed = True
             for disk in self._disks:
                 for cancelled in disk.waiting:
                     cancelled.set()
+        with self.changing():
+            pass
 
     def luns(self, target: Target) -> dict[int, str]:
         """Return what snapshots have taken of a target's LUNs, by number with their names."""
-        with self.lock:
-            taken = {one.lun: one.snapshot.name for one in self._shown if one.disk.target is target}
+        with self._lock:
+            kept = (*self._shown, *self._going)
+            taken = {one.lun: one.snapshot.name for one in kept if one.disk.target is target}
             taken |= {lun: name for name, (where, lun) in self._promised.items() if where is target}
             return taken
 
@@ -156,29 +170,25 @@ class Snapshots:
 
     def disks(self) -> Sequence[ServedDisk]:
         """Return the disks of this moment."""
-        with self.lock:
-            return list(self._disks)
+        return self._disks
 
     def all(self) -> Sequence[ServedSnapshot]:
         """Return the snapshots of this moment, those of a disk oldest first."""
-        with self.lock:
-            return list(self._shown)
+        return self._shown
 
     def disk(self, wanted: str) -> ServedDisk:
         """Return the disk of this name or designator. Raises NotFound, Conflict for two."""
-        with self.lock:
-            return _only(
-                wanted, "disk", [d for d in self._disks if _is_named(d.unit.name, d.unit, wanted)]
-            )
+        return _only(
+            wanted, "disk", [d for d in self._disks if _is_named(d.unit.name, d.unit, wanted)]
+        )
 
     def find(self, wanted: str) -> ServedSnapshot:
         """Return the snapshot of this name or designator. Raises NotFound, Conflict for two."""
-        with self.lock:
-            return _only(
-                wanted,
-                "snapshot",
-                [s for s in self._shown if _is_named(s.snapshot.name, s.unit, wanted)],
-            )
+        return _only(
+            wanted,
+            "snapshot",
+            [s for s in self._shown if _is_named(s.snapshot.name, s.unit, wanted)],
+        )
 
     # ---------------------------------------------------------------- doing
 
@@ -211,7 +221,7 @@ class Snapshots:
                     _BLOCK_SIZE: disk.unit.block_size,  # the disk may be formatted otherwise
                 },
             )
-            with self.lock:
+            with self._lock:
                 if disk.gone:  # it has been closed with its origin, and is there when that is back
                     raise Conflict(f"disk {disk.unit.name} is served no longer")
                 try:
@@ -228,20 +238,27 @@ class Snapshots:
         While somebody reads it (see SnapshotUnit.use) that is InUse, unless by force: then the
         commands that read it end. Raises NotFound, Conflict.
         """
-        with self.lock:
+        with self._lock:
             shown = self.find(wanted)
             user = shown.unit.use()
             if user is not None and not force:
                 raise InUse(f"snapshot {shown.snapshot.name} is in use: {user}")
+            end = self._hide(shown)
+            self._going.append(shown)  # its name and its LUN are still taken
+        try:
             # 1. Nobody can reach it any more ...
-            self._hide(shown)
+            end()
             # 2. ... before it goes.
-            try:
-                shown.disk.origin.delete(shown.snapshot.name)
-            except (OSError, ValueError):
+            shown.disk.origin.delete(shown.snapshot.name)
+        except (OSError, ValueError):
+            with self._lock:
                 self._show(shown.disk, shown.snapshot, shown.lun)
                 shown.disk.target.refresh()
-                raise
+            raise
+        finally:
+            with self._lock:
+                self._going.remove(shown)
+                self._gone.notify_all()
 
     def changes(self, wanted: str, since: int) -> tuple[list[tuple[int, int]], bool]:
         """Return what changed from a generation to a snapshot: (offset, length) in bytes.
@@ -258,11 +275,12 @@ class Snapshots:
         self, wanted: str, name: str | None, cancelled: Event
     ) -> Iterator[tuple[ServedDisk, str, int]]:
         """Keep a name and a LUN for a snapshot that is waited for."""
-        with self.lock:
+        with self._lock:
             disk = self.disk(wanted)
             if self._closed or len(self._promised) >= MOST_WAITING:
                 raise Busy(f"{len(self._promised)} snapshots are being waited for already")
-            taken = {one.snapshot.name for one in self._shown} | set(self._promised)
+            taken = {one.snapshot.name for one in (*self._shown, *self._going)}
+            taken |= set(self._promised)
             # One that cannot be shown has its name all the same.
             taken |= {each.name for each in disk.origin.snapshots()}
             if name is None:
@@ -275,7 +293,7 @@ class Snapshots:
         try:
             yield disk, name, lun
         finally:
-            with self.lock:
+            with self._lock:
                 del self._promised[name]
                 disk.waiting.discard(cancelled)
 
@@ -296,12 +314,13 @@ class Snapshots:
         disk.target.add(lun, unit)
         consistency = str(snapshot.notes.get(_CONSISTENCY, CONSISTENCIES[0]))
         shown = ServedSnapshot(disk, snapshot, unit, lun, consistency)
-        self._shown.append(shown)
+        self._shown = *self._shown, shown
         return shown
 
-    def _hide(self, shown: ServedSnapshot) -> None:
-        self._shown.remove(shown)
-        shown.disk.target.remove_unit(shown.lun)
+    def _hide(self, shown: ServedSnapshot) -> Callable[[], None]:
+        """Show it no more; what is returned waits for its readers to end."""
+        self._shown = tuple(each for each in self._shown if each is not shown)
+        return shown.disk.target.hide_unit(shown.lun)
 
     def _kept_lun(self, disk: ServedDisk, snapshot: Snapshot) -> int:
         """Return the LUN that a snapshot had, or another if a configured unit has that now."""

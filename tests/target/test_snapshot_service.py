@@ -1,8 +1,9 @@
 """Snapshots at LUNs of their own: who sees them, what they read, how they come and go."""
 
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Event
 
@@ -28,6 +29,7 @@ ME = "iqn.2026-11.com.example:me"
 TEST_UNIT_READY = bytes(6)
 OLD, NEW = b"\x11" * 4096, b"\x22" * 4096
 SECONDS = 20.0
+FORCE = {"force": True}
 
 
 class Served:
@@ -222,7 +224,7 @@ def test_a_target_that_goes_takes_its_snapshots_along(serve):
     served = serve(target() + other)
     served.snapshots.create("other", name="theirs")
     served.reload(target())
-    assert served.snapshots.all() == []
+    assert not served.snapshots.all()
     served.reload(target() + other)
     assert [one.snapshot.name for one in served.snapshots.all()] == ["theirs"]
 
@@ -277,7 +279,7 @@ def test_what_is_being_read_is_deleted_by_force_only(serve, monkeypatch):
         attentions(session, 255)
         Disk(session.unit(255)).read(0, 1)
         served.snapshots.delete("read", force=True)
-        assert served.snapshots.all() == []
+        assert not served.snapshots.all()
 
 
 def test_a_snapshot_that_is_reserved_is_in_use(serve):
@@ -322,7 +324,7 @@ def test_the_gate_waits_and_gives_up(serve):
     assert (caught.value.asked, caught.value.timeout) == (30, 0.1)
     with pytest.raises(NotQuiet):
         served.snapshots.create("data", quiet=20, timeout=0.1, name="late")
-    assert served.snapshots.all() == []
+    assert not served.snapshots.all()
     assert served.snapshots.create("data", quiet=0, name="late").lun == 255
 
 
@@ -543,3 +545,57 @@ def test_by_force_a_snapshot_goes_from_under_its_readers_and_nothing_else_does(s
         reader.join(SECONDS)
     assert len(ends) == 2
     assert served.snapshots.create("data", name="read").lun == 255
+
+
+@pytest.mark.parametrize("slow", ["a reader that does not end", "files that take long to remove"])
+def test_while_a_snapshot_goes_everything_else_goes_on(serve, monkeypatch, slow):
+    served = serve(target(disk("other"), disk()))
+    made = served.snapshots.create("data", name="slow")
+    began, go_on = Event(), Event()
+
+    def wait(call):
+        def waiting(*arguments):
+            began.set()
+            assert go_on.wait(SECONDS)
+            return call(*arguments)
+
+        return waiting
+
+    def read() -> None:
+        with served.log_in(f"{ME}:reader") as session, suppress(CheckCondition):
+            attentions(session, made.lun)
+            Disk(session.unit(made.lun)).read(0, 64)
+
+    threads = [threading.Thread(target=served.snapshots.delete, args=("slow",), kwargs=FORCE)]
+    if slow == "a reader that does not end":
+        monkeypatch.setattr(made.unit.store, "pread", wait(made.unit.store.pread))
+        monkeypatch.setattr(made.unit.store, "view", wait(made.unit.store.view))
+        threads.insert(0, threading.Thread(target=read))
+        threads[0].start()
+        assert began.wait(SECONDS)
+        threads[1].start()
+        while made in served.snapshots.all():
+            time.sleep(0.01)
+    else:
+        monkeypatch.setattr(made.disk.origin, "delete", wait(made.disk.origin.delete))
+        threads[0].start()
+        assert began.wait(SECONDS)
+    try:
+        with served.log_in() as session:
+            assert luns(session) == [0, 1]
+        with pytest.raises(NotFound):
+            served.snapshots.find("slow")
+        with pytest.raises(Conflict, match="a snapshot or unit slow already"):
+            served.snapshots.create("other", name="slow")
+        assert served.snapshots.create("other", name="quick").lun == 254, "255 may come back"
+        assert threads[-1].is_alive()
+        again = threading.Thread(target=served.reload, args=(target(disk("other")),))
+        again.start()
+        assert len(served.snapshots.disks()) == 2, "units change when it has gone"
+    finally:
+        go_on.set()
+        for thread in threads:
+            thread.join(SECONDS)
+    again.join(SECONDS)
+    assert [each.unit.name for each in served.snapshots.disks()] == ["other"]
+    assert served.snapshots.create("other").lun == 255
