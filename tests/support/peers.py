@@ -43,6 +43,7 @@ PACKAGES = {
     "mkfs.btrfs": "btrfs-progs",
     "losetup": "mount",
     "mount": "mount",
+    "filefrag": "e2fsprogs",
 }
 
 

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from serverfree.target.backstore.base import ReadError
 from serverfree.target.backstore.file import open_file_store
 from serverfree.target.backstore.snapshot_delta import Cloner
 from serverfree.target.backstore.snapshot_origin import SnapshotOrigin
-from support.peers import require
+from support.file_systems import mounted
 
 SIZE = 1 << 20
 CHUNK = 64 << 10
@@ -40,23 +39,8 @@ def cloning(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(params=["xfs", "btrfs"])
 def file_system(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
-    require(f"mkfs.{request.param}")
-    image, folder = tmp_path / "image", tmp_path / "mounted"
-    folder.mkdir()
-    image.touch()
-    os.truncate(image, 512 << 20)
-    path = os.environ["PATH"] + ":/usr/sbin:/sbin"
-    for command in (
-        [f"mkfs.{request.param}", "-q", str(image)],
-        ["mount", "-o", "loop", str(image), str(folder)],
-    ):
-        ended = subprocess.run(
-            command, env={**os.environ, "PATH": path}, capture_output=True, text=True, check=False
-        )
-        if ended.returncode:
-            pytest.skip(f"{' '.join(command)}: {ended.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    with mounted(tmp_path, request.param) as folder:
+        yield folder
 
 
 def show_their_moment_through_everything(folder: Path) -> None:
