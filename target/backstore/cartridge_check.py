@@ -12,7 +12,7 @@ from pathlib import Path
 
 from serverfree.target.backstore.cartridge import open_cartridge
 from serverfree.target.backstore.cartridge_errors import CartridgeError, IndexDamaged
-from serverfree.target.backstore.cartridge_index import BlockIndex, Entry
+from serverfree.target.backstore.cartridge_index import ENTRY_LENGTH, BlockIndex, Entry
 from serverfree.target.backstore.cartridge_log import (
     LOG_START,
     RecordLog,
@@ -173,7 +173,7 @@ def _records(log: RecordLog, index: BlockIndex | None, state: PartitionState) ->
             index_name,
             f"{len(bad_entries)} entries wrong, the first that of block {bad_entries[0]}",
         )
-    yield from _tail(log, state, size)
+    yield from _tail(log, index, state, size)
 
 
 def _agrees(index: BlockIndex, block: int, entry: Entry) -> bool:
@@ -183,7 +183,9 @@ def _agrees(index: BlockIndex, block: int, entry: Entry) -> bool:
         return False
 
 
-def _tail(log: RecordLog, state: PartitionState, size: int) -> Iterator[Finding]:
+def _tail(
+    log: RecordLog, index: BlockIndex | None, state: PartitionState, size: int
+) -> Iterator[Finding]:
     """What lies behind the published end of data: whole records, then perhaps a torn one."""
     offset, block = state.offset, state.eod
     while header := log.read_header(offset):
@@ -197,3 +199,5 @@ def _tail(log: RecordLog, state: PartitionState, size: int) -> Iterator[Finding]
         yield Finding(log.path.name, f"{block - state.eod} objects written after the last sync")
     if size > offset:
         yield Finding(log.path.name, f"a torn tail of {size - offset} bytes")
+    if index is not None and (extra := index.size() - block * ENTRY_LENGTH) > 0:
+        yield Finding(log.path.with_suffix(".idx").name, f"{extra} bytes behind its last entry")

@@ -19,7 +19,8 @@ from serverfree.target.backstore.cartridge_log import crc32c_extend
 
 _ENTRY = Struct("<QQIIB3x")  # offset, file, length, generation, type
 _CRC = Struct("<I")
-ENTRY_LENGTH = _ENTRY.size + _CRC.size
+_WHOLE = Struct(_ENTRY.format + "I")
+ENTRY_LENGTH = _WHOLE.size
 _WINDOW = 128  # entries: one page
 
 
@@ -70,13 +71,12 @@ class BlockIndex:
                 raise IndexDamaged(f"entry {block}: {error.strerror}") from error
             self._window_start = start
             at = (block - start) * ENTRY_LENGTH
-        raw = self._window[at : at + ENTRY_LENGTH]
-        if len(raw) < ENTRY_LENGTH:
+        if len(self._window) < at + ENTRY_LENGTH:
             raise IndexDamaged(f"entry {block} is missing")
-        body = raw[: _ENTRY.size]
-        if crc32c_extend(block & 0xFFFFFFFF, body) != _CRC.unpack_from(raw, _ENTRY.size)[0]:
+        offset, file, length, generation, kind, check = _WHOLE.unpack_from(self._window, at)
+        if crc32c_extend(block & 0xFFFFFFFF, self._window[at : at + _ENTRY.size]) != check:
             raise IndexDamaged(f"entry {block} is damaged")
-        return Entry(*_ENTRY.unpack(body))
+        return Entry(offset, file, length, generation, kind)
 
     def first_of_file(self, file: int) -> int:
         """Return the first block with a file number of at least `file`, `count` if none has."""
@@ -102,6 +102,10 @@ class BlockIndex:
         self.count = count
         self._window = b""
         os.ftruncate(self._fd, count * ENTRY_LENGTH)
+
+    def size(self) -> int:
+        """Return the length of the file in bytes."""
+        return os.fstat(self._fd).st_size
 
     def sync(self) -> None:
         """Return when what was written is on stable storage."""

@@ -1,14 +1,17 @@
 """Bits that a disk got wrong: a block reads right or not at all, the others keep their place."""
 
+import re
 import shutil
 import tempfile
 from pathlib import Path
+from random import Random
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serverfree.target.backstore.cartridge import open_cartridge
+from serverfree.target.backstore.cartridge_check import check_cartridge
 from serverfree.target.backstore.cartridge_coding import compressed
 from serverfree.target.backstore.cartridge_errors import CartridgeError, DamagedRecord
 from serverfree.target.backstore.cartridge_log import RecordType
@@ -169,3 +172,69 @@ def test_lost_superblock_of_an_overwrite_with_other_filemarks(tmp_path):
     assert [partition.file_at(block) for block in range(6)] == [0] * 6
     assert partition.start_of_file(1) is None
     cartridge.close()
+
+
+def spoil(chance, folder):
+    """Do to a file of a cartridge what bad media and bad software do; return what was done."""
+    path = folder / chance.choice([LOG, LOG, LOG, INDEX, *STATES])
+    raw = bytearray(path.read_bytes())
+    start, length = chance.randrange(len(raw)), chance.choice([1, 8, 40, 200])
+    stop = min(start + length, len(raw))
+    what = chance.choice(["flip", "zero", "truncate", "duplicate", "insert", "cut out"])
+    match what:
+        case "flip":
+            raw[start] ^= 1 << chance.randrange(8)
+        case "zero":
+            raw[start:stop] = bytes(stop - start)
+        case "truncate":
+            del raw[start:]
+        case "duplicate":  # over what is elsewhere
+            to = chance.randrange(len(raw))
+            piece = raw[start:stop][: len(raw) - to]
+            raw[to : to + len(piece)] = piece
+        case "insert":  # all behind it is elsewhere
+            raw[start:start] = raw[start:stop]
+        case _:
+            del raw[start:stop]
+    path.write_bytes(raw)
+    return f"{what} {path.name} from {start} to {stop}"
+
+
+def named(findings):
+    """The blocks that the findings call damaged or lost."""
+    blocks = set()
+    for each in findings:
+        if numbers := re.search(r"blocks? (\d+)(?: to (\d+))? (?:is damaged|lost)", each.what):
+            first, last = int(numbers[1]), int(numbers[2] or numbers[1])
+            blocks |= set(range(first, last + 1))
+    return blocks
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_check_names_all_damage(original, seed):
+    """Whatever happens to a file: no wrong data, and the blocks that cannot be read are named."""
+    directory, right, _ = original
+    chance = Random(seed)
+    for _ in range(60):
+        with tempfile.TemporaryDirectory(dir=MEMORY) as temporary:
+            copy = Path(temporary) / "cartridge"
+            shutil.copytree(directory, copy)
+            before = {path.name: path.read_bytes() for path in copy.iterdir()}
+            done = [spoil(chance, copy) for _ in range(chance.choice([1, 1, 2]))]
+            changed = {
+                path.name for path in copy.iterdir() if path.read_bytes() != before[path.name]
+            }
+            try:
+                findings = check_cartridge(copy)
+                found, _ = contents(copy)
+            except CartridgeError as error:
+                if "both superblocks are damaged" not in str(error):
+                    raise
+                continue
+            assert bool(findings) == bool(changed), (done, findings)
+            assert len(found) <= len(right)
+            assert all(x in (y, DAMAGED) for x, y in zip(found, right, strict=False)), done
+            unreadable = {block for block, each in enumerate(found) if each == DAMAGED}
+            # A mark whose record is gone is still found through the index.
+            marks = {block for block, each in enumerate(found) if each is None}
+            assert named(findings) - marks == unreadable, (done, [str(each) for each in findings])
