@@ -182,10 +182,13 @@ def _write(layout: type[Cdb]) -> Row:
         unit.require_writable()
         unit.write_commands += 1
         unit.write_bytes += length
-        if type(command) is Handover:
+        data = command.data_out
+        if len(data) == length:
+            unit.exclusion.change(offset, length, unit.store.write, data)
+        elif isinstance(command, Handover):
             _take(unit, command, offset, length)
         else:
-            data = whole_blocks(unit, command.data_out, length)
+            data = whole_blocks(unit, data, length)
             unit.exclusion.change(offset, length, unit.store.write, data)
         if cdb[at] & fua or not unit.write_cache:
             unit.store.flush()
