@@ -253,57 +253,6 @@ def test_a_position_of_another_partition_is_not_this_ones(tmp_path):
     drive.unit.close()
 
 
-def test_as_ltfs_makes_and_appends_to_a_volume(tmp_path):
-    """What mkltfs, mount, a write and unmount send: two partitions, labels, indexes, coherency."""
-    drive = make_drive(tmp_path / "ltfs", capacity=4_000 * MB)
-    drive.good(bytes.fromhex("05 00 00 00 00 00"))
-    drive.good(REWIND)
-    assert select(drive, bytes.fromhex("11 0a 03 01 3c 03 09 00 00 01 ff ff")).sense is None
-    drive.good(format_medium(1))
-    assert sizes(drive) == [1000 * MB, 3000 * MB]
-    blocks = {}
-    for partition in (0, 1):
-        drive.good(to(partition))
-        for content in (b"VOL1ABC123L", b"<ltfslabel/>" * 9, b"<ltfsindex/>" * 50):
-            drive.good(write(len(content)), content)
-            drive.good(filemarks(1))
-            blocks.setdefault(partition, []).append(content)
-    # The volume change reference is there, is not zero, and stays what it is while nothing changes.
-    read_reference = bytes.fromhex("8c 00 00 00 00 00 00 00 00 09 00 00 00 20 00 00")
-    reference = drive.good(read_reference)[9:13]
-    assert reference != bytes(4)
-    coherency = bytes((4,)) + reference + bytes(8) + b"LTFS\0" + bytes(40)
-    attribute = bytes.fromhex("08 0c 00") + len(coherency).to_bytes(2, "big") + coherency
-    body = len(attribute).to_bytes(4, "big") + attribute
-    for partition in (0, 1):
-        cdb = (
-            bytes((0x8D, 0, 0, 0, 0, 0, 0, partition, 0, 0))
-            + len(body).to_bytes(4, "big")
-            + b"\0\0"
-        )
-        drive.good(cdb, body)
-    assert drive.good(read_reference)[9:13] == reference
-    drive.good(bytes.fromhex("1b 00 00 00 00 00"))
-    drive.good(bytes.fromhex("1b 00 00 00 01 00"))
-    # Mount: the reference has not changed, the labels are where they were, EOD is found.
-    assert drive.good(read_reference)[9:13] == reference
-    for partition in (0, 1):
-        drive.good(to(partition))
-        assert drive.good(read(1 << 20, sili=True)) == blocks[partition][0]
-        all_ones = bytes((0x92, 2, 0, partition)) + b"\xff" * 8 + bytes(4)
-        assert drive.sense(all_ones) == sense(8, 0x0005)
-        position = drive.good(bytes.fromhex("34 08 00 00 00 00 00 00 20 00"))
-        assert (position[1], position[8:16]) == (partition, bytes(7) + b"\6")
-    # Append to the data partition: then the reference is another one.
-    drive.good(write(4), b"data")
-    drive.good(filemarks(0))
-    assert drive.good(read_reference)[9:13] != reference
-    # Used capacity comes as two records of 8 bytes (log page 17h, parameter 0203h).
-    page = drive.good(bytes.fromhex("4d 00 57 00 00 02 03 02 00 00"))
-    assert page[4:8] == bytes.fromhex("02 03 03 10")
-    drive.unit.close()
-
-
 def test_nothing_of_a_partition_that_went_is_left(tmp_path):
     """Partitions made anew hold nothing, whatever their logs held before."""
     drive = make_drive(tmp_path / "t", capacity=10 * MB)
