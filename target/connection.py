@@ -121,6 +121,7 @@ class Connection:
         self._working = False  # commands may begin; else the mailbox is looked into before one does
         self._over = False
         self._pinged = False
+        self._after: Callable[[], None] | None = None  # of the latest reply
         self._managing = 0  # task management requests under way
         self._abandoned: dict[Task, Callable[[], None]] = {}  # aborted, their data still comes
         self._grace_ends = 0.0
@@ -273,6 +274,9 @@ class Connection:
                 self._flush()
             if self._over:
                 return
+            if self._after is not None:
+                after, self._after = self._after, None
+                after()
 
     def _wait(self, poll: select.poll) -> bool:
         """Sleep until there is something to do; tell if the socket has something to read."""
@@ -322,9 +326,12 @@ class Connection:
     def _task_in_turn(self, task: Task, task_set: TaskSet, lane: Lane, attribute: int) -> None:
         """Run a command that takes long, has to wait, or must not (SAM-5 8.6)."""
         command = self._command(task)
-        if attribute >= TaskAttribute.ACA:  # there is no ACA to belong to (SAM-5 8.6.6)
-            self._reply(task, _NO_SUCH_ATTRIBUTE)
-            return
+        if attribute >= TaskAttribute.ACA:
+            if attribute > TaskAttribute.ACA or task_set.unit.faulted != self._nexus:
+                self._reply(task, _NO_SUCH_ATTRIBUTE)  # no ACA to belong to (SAM-5 8.6.6)
+                return
+            command.aca = True
+            attribute = TaskAttribute.SIMPLE
         free = task_set.idle if attribute == TaskAttribute.ORDERED else not task_set.held
         first = attribute == TaskAttribute.HEAD_OF_QUEUE and not task_set.unit.ordered
         if lane is Lane.INLINE and (free or first):
@@ -357,6 +364,7 @@ class Connection:
         core.reply(task, reply.status, reply.data, b"" if sense is None else sense.pack())
         if len(reply.data) >= _LARGE_REPLY or len(core.output) >= _MANY_BUFFERS:
             self._flush()
+        self._after = reply.after
 
     def _finish(self, task: Task, job: Job, reply: Reply | None) -> None:
         self._out -= 1

@@ -43,6 +43,7 @@ LOG_START = _FILE_HEADER.size
 # magic, version, type, flags, block, file, plain and stored length, previous record, generation,
 # cartridge, own offset
 _HEADER = Struct("<4sBBHQQIIQI8sQ")
+_IDENTITY = Struct("<4sxBHQ8xII8xI8s8x")  # of these what tells a whole record from others
 _MAGIC = b"\xabSFR"
 _CRC = Struct("<I")
 _TRAILER = Struct("<II")
@@ -205,7 +206,8 @@ class RecordLog:
         )
         head += _CRC.pack(crc32c(head))
         stored = _CRC.pack(length)
-        crc = crc32c_extend(crc32c_extend(crc32c(head), _as_it_lies(payload)), stored)
+        # The header ends with its own CRC too, so its CRC as a whole is known.
+        crc = crc32c_extend(crc32c_extend(_RESIDUE, _as_it_lies(payload)), stored)
         return head, payload, stored + _CRC.pack(crc)
 
     def write(self, pieces: Sequence[Buffer], offset: int) -> None:
@@ -281,16 +283,16 @@ class RecordLog:
 
     def block_of(self, raw: bytes, kind: int, block: int, generation: int) -> StoredBlock | None:
         """Return what a whole record stores, None if it is not the record meant."""
-        magic, _, its_kind, flags, its_block, _, plain, length, _, its_generation, salt, _ = (
-            _HEADER.unpack_from(raw)
+        magic, its_kind, flags, its_block, plain, length, its_generation, salt = (
+            _IDENTITY.unpack_from(raw)
         )
-        if (magic, its_kind, its_block, its_generation, length, salt) != (
-            _MAGIC,
-            kind,
-            block,
-            generation,
-            len(raw) - OVERHEAD,
-            self._salt,
+        if (
+            its_block != block
+            or its_generation != generation
+            or its_kind != kind
+            or length != len(raw) - OVERHEAD
+            or salt != self._salt
+            or magic != _MAGIC
         ):
             return None
         return StoredBlock(memoryview(raw)[HEADER_LENGTH : HEADER_LENGTH + length], plain, flags)

@@ -34,6 +34,7 @@ from serverfree.target.backstore.cartridge_state import Limits, PartitionState
 _logger = logging.getLogger("serverfree.cartridge")
 
 _BATCH = 1024  # filemarks written, or index entries rebuilt, at a time
+_UNREADABLE = int(Coding.UNREADABLE)  # to join two members of an enumeration takes a microsecond
 _OUT_OF_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -58,6 +59,7 @@ class Partition:
         self._now = state
         self._limits = limits
         self._failed: OSError | None = None
+        self._ahead: tuple[int, StoredBlock] | None = None
         self._open_index()
         self._scan_tail()
 
@@ -148,16 +150,33 @@ class Partition:
 
     def read_entry(self, block: int, entry: Entry) -> StoredBlock:
         """Return a block as it is stored. Raises DamagedRecord."""
-        stored = self._stored(block, entry)
+        ahead, self._ahead = self._ahead, None
+        stored = ahead[1] if ahead and ahead[0] == block else self._stored(block, entry)
         if stored is None and not self._leads_to_header(block, entry):
             # Either the index is wrong or the header is: the log as a whole can tell.
             self._rebuild(IndexDamaged(f"entry {block} leads nowhere"))
             stored = self._stored(block, self._index.get(block))
         if stored is None:
             raise DamagedRecord(f"{self._log.path}: block {block} is damaged")
-        if stored.coding & Coding.UNREADABLE:
+        if stored.coding & _UNREADABLE:
             raise DamagedRecord(f"{self._log.path}: block {block} was bad when it was imported")
         return stored
+
+    def read_ahead(self, block: int) -> None:
+        """Have the block at a position read and checked, if there is one, for who asks for it next.
+
+        It is a copy of its own, kept until the next read or `cut`; the blocks that there are do
+        not change but by these. What is wrong with it, the read that wants it will find.
+        """
+        if block >= self._now.eod:
+            return
+        try:
+            entry = self._index.get(block)
+        except IndexDamaged:
+            return
+        if entry.type == RecordType.DATA:
+            stored = self._stored(block, entry)
+            self._ahead = None if stored is None else (block, stored)
 
     def _stored(self, block: int, entry: Entry) -> StoredBlock | None:
         if entry.type == RecordType.LOST:
@@ -258,6 +277,7 @@ class Partition:
         now = self._now
         if block >= now.eod:
             return
+        self._ahead = None
         # Before the superblock names an end of data, everything up to it must last.
         if block > self._published.eod:
             self.sync()

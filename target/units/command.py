@@ -1,7 +1,7 @@
 """What passes between a transport and a logical unit: a command in, a reply out."""
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
@@ -34,6 +34,7 @@ class Command:
     `read_here` says that the reply's data will be read in this process (a data digest, a copy
     between units of one target) and must not be a window of a map: a bad sector behind it would be
     SIGBUS.
+    `aca` is whether it has the ACA task attribute.
     `aborted` is set by task management while the command runs; long operations look at it between
     steps and stop.
     """
@@ -43,6 +44,7 @@ class Command:
     data_out: Buffer = b""
     data_in_length: int = 0
     read_here: bool = False
+    aca: bool = False
     aborted: bool = False
 
 
@@ -61,11 +63,16 @@ class Handover(Command):
 
 @dataclass(slots=True)
 class Reply:
-    """How a command ended. Data may come with CHECK CONDITION (a short tape block)."""
+    """How a command ended. Data may come with CHECK CONDITION (a short tape block).
+
+    `after` is what the unit would do while the answer is on its way, to be quicker with the next
+    command. It is short, need not be called at all, and never raises.
+    """
 
     data: Buffer = b""
     status: Status = Status.GOOD
     sense: Sense | None = None
+    after: Callable[[], None] | None = field(default=None, compare=False)
 
 
 class Lane(Enum):
@@ -116,6 +123,13 @@ class LogicalUnit(Protocol):
         self, asc: Asc, *, but: Nexus | None = None, only: Nexus | None = None
     ) -> None:
         """Queue a unit attention for every attached nexus except `but`, or for `only` one."""
+
+    @property
+    def faulted(self) -> Nexus | None:
+        """The nexus that has an ACA condition here."""
+
+    def clear_allegiance(self, nexus: Nexus) -> None:
+        """CLEAR ACA."""
 
     def distrust_map(self) -> None:
         """The kernel could not read memory that a reply pointed to: read by calls from now on."""

@@ -37,7 +37,8 @@ class Medium:
 
     `block` numbers the logical object that the heads stand before, in partition `number`.
     `recovered` counts the buffered objects that RECOVER BUFFERED DATA has given back. `warned` is
-    the partition whose programmable early warning has been given.
+    the partition whose programmable early warning has been given. `read_up_to` is where the latest
+    READ ended.
     """
 
     def __init__(self, cartridge: Cartridge) -> None:
@@ -48,6 +49,7 @@ class Medium:
         self.log_base = Life(**asdict(self.life))
         self.recovered = 0
         self.warned: int | None = None
+        self.read_up_to = -1
 
     @property
     def partition(self) -> Partition:

@@ -7,6 +7,7 @@ its byte counts from INFORMATION, ILI, FILEMARK and EOM.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 from serverfree.scsi.cdb.stream import (
@@ -26,6 +27,7 @@ from serverfree.scsi.sense import Asc, SenseKey
 from serverfree.scsi.status import Status
 from serverfree.scsi.tape_protection import protection_information
 from serverfree.target.backstore.cartridge_errors import DamagedRecord
+from serverfree.target.backstore.cartridge_index import Entry
 from serverfree.target.backstore.cartridge_log import RecordType
 from serverfree.target.units.command import Command, Reply
 from serverfree.target.units.stream_medium import (
@@ -44,6 +46,10 @@ if TYPE_CHECKING:
 # done soon enough not to keep a connection.
 MAX_FIXED_TRANSFER = 32 << 20
 MAX_FIXED_BLOCKS = 1 << 16
+
+# A READ(6) names no place: the same bytes come again and again.
+_read6 = lru_cache(16)(Read6.unpack)
+_FILEMARK = int(RecordType.FILEMARK)
 
 Take = Callable[[int], Buffer]  # the next block, given what is left to do for INFORMATION
 
@@ -75,11 +81,29 @@ def fixed_block_length(
 def read(unit: StreamUnit, medium: Medium, command: Command) -> Reply | Buffer | None:
     """READ(6) and READ(16)."""
     wide = command.cdb[0] == Read16.OPCODE
-    cdb = Read16.unpack(command.cdb) if wide else Read6.unpack(command.cdb)
+    cdb = Read16.unpack(command.cdb) if wide else _read6(command.cdb)
     block_length = _check(unit, cdb)
     if isinstance(cdb, Read16):
         medium.begin_at(cdb.partition, cdb.object)
-    return _read(unit, cdb, block_length, lambda left: _forward(unit, medium, command, left))
+    goes_on = medium.block == medium.read_up_to
+    outcome = _read(unit, cdb, block_length, lambda left: _forward(unit, medium, command, left))
+    medium.read_up_to = medium.block
+    if not goes_on:
+        return outcome
+    reply = outcome if isinstance(outcome, Reply) else Reply(outcome or b"")
+    reply.after = partial(_read_ahead, unit, medium)
+    return reply
+
+
+def _read_ahead(unit: StreamUnit, medium: Medium) -> None:
+    """Have the next block ready while the host takes the last one."""
+    # Whoever holds the lock does something that was asked for.
+    if unit.lock.acquire(blocking=False):
+        try:
+            if unit.medium is medium:
+                medium.partition.read_ahead(medium.block)
+        finally:
+            unit.lock.release()
 
 
 @on_medium
@@ -115,9 +139,10 @@ def recover_buffered_data(
             raise check_condition(SenseKey.NO_SENSE, Asc.END_OF_DATA_DETECTED, left, eom=True)
         block = partition.eod - objects + medium.recovered
         medium.recovered += 1
-        if partition.entry(block).type == RecordType.FILEMARK:
+        entry = partition.entry(block)
+        if entry.type == _FILEMARK:
             raise filemark_detected(left)
-        data = _block(unit, medium, command, block, left)
+        data = _block(unit, medium, command, block, entry, left)
         protection = unit.modes.protection(command.nexus)
         if not protection.recovers:
             return data
@@ -181,9 +206,10 @@ def _forward(unit: StreamUnit, medium: Medium, command: Command, residual: int) 
     if block >= partition.eod:
         raise medium.end_of_data(residual)
     medium.block = block + 1
-    if partition.entry(block).type == RecordType.FILEMARK:
+    entry = partition.entry(block)
+    if entry.type == _FILEMARK:
         raise filemark_detected(residual)
-    return _protected(unit, command, _block(unit, medium, command, block, residual))
+    return _protected(unit, command, _block(unit, medium, command, block, entry, residual))
 
 
 def _backward(unit: StreamUnit, medium: Medium, command: Command, residual: int) -> Buffer:
@@ -192,17 +218,19 @@ def _backward(unit: StreamUnit, medium: Medium, command: Command, residual: int)
     if block < 0:
         raise beginning_of_partition(residual)
     medium.block = block
-    if medium.partition.entry(block).type == RecordType.FILEMARK:
+    entry = medium.partition.entry(block)
+    if entry.type == _FILEMARK:
         raise filemark_detected(residual)
-    return _protected(unit, command, _block(unit, medium, command, block, residual))
+    return _protected(unit, command, _block(unit, medium, command, block, entry, residual))
 
 
-def _block(unit: StreamUnit, medium: Medium, command: Command, block: int, residual: int) -> Buffer:
+def _block(
+    unit: StreamUnit, medium: Medium, command: Command, block: int, entry: Entry, residual: int
+) -> Buffer:
     """Return a block decoded."""
     life = medium.life
-    partition = medium.partition
     try:
-        stored = partition.read_entry(block, partition.entry(block))
+        stored = medium.partition.read_entry(block, entry)
         data: Buffer = stored.payload
         if stored.coding or unit.encryption:
             data = unit.encryption.decoded(stored, medium, block, command.nexus)
@@ -289,8 +317,9 @@ def _verify_objects(unit: StreamUnit, medium: Medium, command: Command, marks: i
     while not medium.at_eod and not command.aborted and marks != 0:
         block = medium.block
         medium.block += 1
-        if partition.entry(block).type != RecordType.FILEMARK:
-            _block(unit, medium, command, block, marks or 0)
+        entry = partition.entry(block)
+        if entry.type != _FILEMARK:
+            _block(unit, medium, command, block, entry, marks or 0)
         elif marks:
             marks -= 1
     return marks or 0

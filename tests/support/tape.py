@@ -59,8 +59,11 @@ class Drive:
     nexus: Nexus
 
     def __call__(self, cdb: bytes, data: bytes = b"", nexus: Nexus | None = None) -> Reply:
-        """Run a command."""
-        return self.unit.execute(Command(nexus or self.nexus, cdb, data))
+        """Run a command, and what the unit does while the answer is on its way."""
+        reply = self.unit.execute(Command(nexus or self.nexus, cdb, data))
+        if reply.after:
+            reply.after()
+        return reply
 
     def good(self, cdb: bytes, data: bytes = b"") -> bytes:
         """Run a command that must end with GOOD; return its data."""
