@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from serverfree.scsi.cdb.stream import (
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from serverfree.target.units.stream import StreamUnit
 
 _MARKS_AT_A_TIME = 4096
+# A WRITE(6) names no place: the same bytes come again and again.
+_write6 = lru_cache(16)(Write6.unpack)
 
 
 def write_length(unit: StreamUnit, cdb: bytes) -> int:
@@ -38,7 +41,7 @@ def write_length(unit: StreamUnit, cdb: bytes) -> int:
 
 
 def _unpack_write(cdb: bytes) -> Write6 | Write16:
-    return Write16.unpack(cdb) if cdb[0] == Write16.OPCODE else Write6.unpack(cdb)
+    return Write16.unpack(cdb) if cdb[0] == Write16.OPCODE else _write6(cdb)
 
 
 @on_medium
@@ -177,9 +180,10 @@ def _count(medium: Medium, blocks: Sequence[Buffer | StoredBlock], done: int) ->
 
 def _arm(unit: StreamUnit, medium: Medium) -> None:
     """Let programmable early warning be given again if a write begins before its zone."""
-    partition = medium.partition
-    if partition.used_at(medium.block) < unit.programmable_early_warning(partition):
-        medium.warned = None
+    if medium.warned is not None:
+        partition = medium.partition
+        if partition.used_at(medium.block) < unit.programmable_early_warning(partition):
+            medium.warned = None
 
 
 def _warn(unit: StreamUnit, medium: Medium) -> None:
@@ -189,8 +193,11 @@ def _warn(unit: StreamUnit, medium: Medium) -> None:
     something else to tell leaves it to the next (GA32-0928-06 4.8).
     """
     partition = medium.partition
-    zone = unit.programmable_early_warning(partition)
-    if unit.modes.early_warning_size and medium.warned != medium.number and partition.used >= zone:
+    if (
+        unit.modes.early_warning_size
+        and medium.warned != medium.number
+        and partition.used >= unit.programmable_early_warning(partition)
+    ):
         medium.warned = medium.number
         asc = Asc.PROGRAMMABLE_EARLY_WARNING_DETECTED
     elif medium.in_early_warning:
