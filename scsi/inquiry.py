@@ -56,6 +56,7 @@ class StandardInquiry(Structure):
     qualifier: int = Qualifier.CONNECTED
     removable: bool = False
     version: int = SPC_4
+    normal_aca: bool = False  # NORMACA
     third_party_copy: bool = False  # 3PC
     explicit_access_states: bool = False  # TPGS 10b: SET TARGET PORT GROUPS, no implicit changes
     protect: bool = False
@@ -70,7 +71,8 @@ class StandardInquiry(Structure):
         "removable" / Flag,
         Padding(7),
         "version" / BitsInteger(8),
-        Padding(2 + 1),  # NORMACA is 0
+        Padding(2),
+        "normal_aca" / Flag,
         "hierarchical" / Default(Flag, True),  # HISUP: LUNs as SAM-5 4.7 has them
         "format" / Default(BitsInteger(4), 2),
         "additional_length" / Default(BitsInteger(8), 91),

@@ -150,7 +150,7 @@ _LENGTH_BY_GROUP = (6, 10, 10, 16, 16, 12, 16, 16)
 VARIABLE_LENGTH_CDB = 0x7F
 
 
-def cdb_length(cdb: bytes | memoryview) -> int:
+def cdb_length(cdb: bytes | bytearray | memoryview) -> int:
     """Return how many bytes the CDB that starts here has, by its group code (SPC-4 4.2.5.1).
 
     Vendor specific groups 6 and 7 count as 16. A 7Fh CDB says its own length (4.2.3).
@@ -158,3 +158,8 @@ def cdb_length(cdb: bytes | memoryview) -> int:
     if cdb[0] == VARIABLE_LENGTH_CDB:
         return 8 + cdb[7]
     return _LENGTH_BY_GROUP[cdb[0] >> 5]
+
+
+def control_at(cdb: bytes | bytearray | memoryview) -> int:
+    """Return where the CDB that starts here has its CONTROL byte (SPC-4 4.2.2, 4.2.3)."""
+    return 1 if cdb[0] == VARIABLE_LENGTH_CDB else cdb_length(cdb) - 1

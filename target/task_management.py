@@ -65,7 +65,7 @@ def manage(session: "Session", function: int, lun: int, answer: Answer) -> None:
         _OF_A_TARGET[TaskFunction(function)](session, answer)
     elif function == TaskFunction.TASK_REASSIGN:  # asks for ErrorRecoveryLevel 2
         answer(TaskResponse.REASSIGNMENT_NOT_SUPPORTED)
-    else:  # CLEAR ACA: there is no ACA, NACA is refused in every CDB
+    else:
         answer(TaskResponse.FUNCTION_NOT_SUPPORTED)
 
 
@@ -106,6 +106,11 @@ def _abort_task_set(session: "Session", task_set: TaskSet, answer: Answer) -> No
     mine = [job for job in task_set.jobs() if job.command.nexus == session.nexus]
     task_set.abort(mine, steps.add())
     steps.no_more()
+
+
+def _clear_aca(session: "Session", task_set: TaskSet, answer: Answer) -> None:
+    task_set.unit.clear_allegiance(session.nexus)
+    answer(TaskResponse.FUNCTION_COMPLETE)
 
 
 def _clear_task_set(session: "Session", task_set: TaskSet, answer: Answer) -> None:
@@ -191,6 +196,7 @@ def _end_all(
 
 _OF_A_UNIT = {
     TaskFunction.ABORT_TASK_SET: _abort_task_set,
+    TaskFunction.CLEAR_ACA: _clear_aca,
     TaskFunction.CLEAR_TASK_SET: _clear_task_set,
     TaskFunction.LOGICAL_UNIT_RESET: _reset_unit,
 }

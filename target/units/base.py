@@ -20,6 +20,7 @@ from serverfree.scsi.status import Status
 from serverfree.scsi.task_management import TaskManagementSupport
 from serverfree.scsi.vpd import DeviceIdentification, UnitSerialNumber
 from serverfree.target.backstore.state import StateFile
+from serverfree.target.units.allegiance import NACA, Allegiance
 from serverfree.target.units.attention import Attentions
 from serverfree.target.units.command import Command, Lane, Nexus, Reply
 from serverfree.target.units.permission import EVERYTHING, Permission
@@ -60,6 +61,7 @@ class Unit:
     product: str = ""
     snapshot_of: str | None = None
     ordered: bool = False
+    normal_aca: ClassVar[bool] = True
     version_descriptors: ClassVar[tuple[VersionDescriptor, ...]] = (
         VersionDescriptor.SAM_5,
         VersionDescriptor.SPC_4,
@@ -91,13 +93,14 @@ class Unit:
             self.attentions,
             ports=lambda: self.ports(),
             attached=self.attentions.attached,
-            abort=lambda nexuses: self.abort_commands(nexuses),
+            abort=self._abort_preempted,
             changed=self._reservations_changed,
             state=state,
         )
         self._reservations_changed()
         self._copy_manager: ThirdPartyCopy | None = None
-        self.dispatch = Dispatch(self, self.TABLE)
+        self.allegiance = Allegiance(lambda on: self.restrict(self._check_allegiance, on))
+        self.dispatch = self._dispatch()
         # What `data_out_length` looked up last: mostly the same object comes to `execute` next.
         self._checked: tuple[bytes, Entry] | None = None
 
@@ -107,6 +110,7 @@ class Unit:
         """Return the standard INQUIRY data."""
         return StandardInquiry(
             device_type=self.device_type,
+            normal_aca=self.normal_aca,
             third_party_copy=self._copy_manager is not None,
             vendor=VENDOR,
             product=self.product,
@@ -200,7 +204,10 @@ class Unit:
     @copy_manager.setter
     def copy_manager(self, manager: "ThirdPartyCopy | None") -> None:
         self._copy_manager = manager
-        self.dispatch = Dispatch(self, self.TABLE)
+        self.dispatch = self._dispatch()
+
+    def _dispatch(self) -> Dispatch:
+        return Dispatch(self, self.TABLE, NACA if self.normal_aca else 0)
 
     # The gate
 
@@ -214,9 +221,10 @@ class Unit:
                 entry = self.dispatch.find(command.cdb)
             # `pending` is empty but for the first command of a nexus: one truth test.
             if self.attentions.pending and not entry.row.in_attention:
+                self.allegiance.check(command)  # what does not run is not told either
                 asc = self.attentions.take(command.nexus)
                 if asc is not None:
-                    return self._check_condition(Sense(SenseKey.UNIT_ATTENTION, asc))
+                    return self._check_condition(command, Sense(SenseKey.UNIT_ATTENTION, asc))
             if self.permissions:
                 self._require_permission(command)
             if self.restrictions:
@@ -224,24 +232,49 @@ class Unit:
                     restriction(entry.row, command)
             outcome = entry.run(self, command)
             if isinstance(outcome, Reply):
+                if outcome.status is Status.CHECK_CONDITION:
+                    self._fault(command)
                 return outcome
             return Reply(outcome) if outcome is not None else Reply()
         except CheckCondition as error:
-            return self._check_condition(error.sense)
+            return self._check_condition(command, error.sense)
         except ScsiError as error:
             return Reply(status=error.status)
         except OSError as error:
             log.error("%s: command %s: %s", self.name, bytes(command.cdb).hex(" "), error)
-            return self._check_condition(self.sense_of(error))
+            return self._check_condition(command, self.sense_of(error))
         except Exception:
             log.exception("%s: command %s failed", self.name, bytes(command.cdb).hex(" "))
             return self._check_condition(
-                Sense(SenseKey.HARDWARE_ERROR, Asc.INTERNAL_TARGET_FAILURE)
+                command, Sense(SenseKey.HARDWARE_ERROR, Asc.INTERNAL_TARGET_FAILURE)
             )
 
-    def _check_condition(self, sense: Sense) -> Reply:
+    def _check_condition(self, command: Command, sense: Sense) -> Reply:
+        self._fault(command)
         sense.descriptor_format = self.descriptor_sense
         return Reply(status=Status.CHECK_CONDITION, sense=sense)
+
+    def _fault(self, command: Command) -> None:
+        if self.normal_aca and command.cdb:
+            self.allegiance.fault(command)
+
+    def _check_allegiance(self, row: Row, command: Command) -> None:
+        self.allegiance.check(command)
+
+    @property
+    def faulted(self) -> Nexus | None:
+        """The nexus that has an ACA condition here."""
+        return self.allegiance.faulted
+
+    def clear_allegiance(self, nexus: Nexus) -> None:
+        """CLEAR ACA (SAM-5 7.5)."""
+        self.allegiance.clear(nexus)
+
+    def _abort_preempted(self, nexuses: Collection[Nexus]) -> None:
+        """PREEMPT AND ABORT: their commands end, and an ACA condition of theirs (SAM-5 5.9.2.6)."""
+        self.abort_commands(nexuses)
+        for nexus in nexuses:
+            self.allegiance.clear(nexus)
 
     def restrict(self, restriction: Restriction, on: bool) -> None:
         """Have the gate ask this before every command, or no more."""
@@ -298,6 +331,7 @@ class Unit:
         """A nexus is lost: what was kept for it goes."""
         self.permissions.pop(nexus, None)
         self.attentions.detach(nexus)
+        self.allegiance.clear(nexus)
         self.reservations.forget(nexus)
         if self._copy_manager is not None:
             self._copy_manager.forget(nexus)
@@ -313,6 +347,7 @@ class Unit:
 
     def reset(self) -> None:
         """LOGICAL UNIT RESET (SAM-5 6.3.3): volatile settings go back, every nexus is told."""
+        self.allegiance.reset()
         self.reservations.reset()
         if self._copy_manager is not None:
             self._copy_manager.reset()

@@ -22,6 +22,7 @@ class MissingUnit(Unit):
 
     kind = "missing"
     device_type = DeviceType.UNKNOWN
+    normal_aca = False  # all nexuses share this
     TABLE = table_of(
         Row("INQUIRY", Inquiry.USAGE, inquiry, in_attention=True),
         Row("REPORT LUNS", ReportLuns.USAGE, report_luns, in_attention=True),

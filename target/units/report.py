@@ -27,7 +27,7 @@ def report_supported_operation_codes(unit: Unit, command: Command) -> bytes:
     if cdb.reporting_options == ReportingOptions.ALL:
         data = _all_commands(unit, timeouts=cdb.return_timeouts)
     else:
-        data = _one_command(_row_asked_for(unit, cdb), timeouts=cdb.return_timeouts)
+        data = _one_command(unit, _row_asked_for(unit, cdb), timeouts=cdb.return_timeouts)
     return data[: cdb.allocation_length]
 
 
@@ -70,12 +70,12 @@ def _all_commands(unit: Unit, *, timeouts: bool) -> bytes:
     return len(packed).to_bytes(4, "big") + packed
 
 
-def _one_command(row: Row | None, *, timeouts: bool) -> bytes:
+def _one_command(unit: Unit, row: Row | None, *, timeouts: bool) -> bytes:
     if row is None:
         return _ONE_COMMAND.pack(_NOT_SUPPORTED, 0)
     return (
         _ONE_COMMAND.pack(timeouts << 7 | _SUPPORTED, len(row.usage))
-        + row.usage
+        + row.usage_with(unit.dispatch.control)
         + (_timeouts() if timeouts else b"")
     )
 

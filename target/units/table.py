@@ -11,7 +11,7 @@ from typing import Any
 
 from serverfree.scsi.device import Buffer
 from serverfree.scsi.errors import ScsiError, illegal_request, invalid_field_in_cdb
-from serverfree.scsi.opcodes import VARIABLE_LENGTH_CDB, cdb_length
+from serverfree.scsi.opcodes import VARIABLE_LENGTH_CDB, cdb_length, control_at
 from serverfree.scsi.sense import Asc
 from serverfree.target.units.access import Access
 from serverfree.target.units.command import Command, Lane, Reply
@@ -46,6 +46,12 @@ class Row:
     def opcode(self) -> int:
         """The operation code, from the usage data."""
         return self.usage[0]
+
+    def usage_with(self, control: int) -> bytes:
+        """The usage data with these bits of the CONTROL byte, which is the same in all CDBs."""
+        usage = bytearray(self.usage)
+        usage[control_at(usage)] |= control
+        return bytes(usage)
 
 
 Table = Mapping[int, Row | Mapping[int, Row]]
@@ -86,13 +92,13 @@ class Entry:
 
     __slots__ = ("forbidden", "lane", "length", "row", "run")
 
-    def __init__(self, row: Row) -> None:
+    def __init__(self, row: Row, control: int) -> None:
         self.row = row
         self.run = row.run
         self.lane = row.lane
         self.length = cdb_length(row.usage)
         assert len(row.usage) == self.length, f"{row.name}: usage data of {len(row.usage)} bytes"
-        honoured = bytearray(row.usage)
+        honoured = bytearray(row.usage_with(control))
         honoured[0] = 0xFF
         if row.opcode == VARIABLE_LENGTH_CDB:
             honoured[7:10] = b"\xff\xff\xff"  # the length is checked, the action was looked up
@@ -114,15 +120,17 @@ class Entry:
 class Dispatch:
     """A table as one unit offers it, ready for look-ups."""
 
-    def __init__(self, unit: object, table: Table) -> None:
+    def __init__(self, unit: object, table: Table, control: int = 0) -> None:
+        """`control` has the bits of the CONTROL byte that every command honours."""
+        self.control = control
         self._entries: dict[int, Entry | dict[int, Entry]] = {}
         for opcode, item in table.items():
             if isinstance(item, Row):
                 if item.offered is None or item.offered(unit):
-                    self._entries[opcode] = Entry(item)
+                    self._entries[opcode] = Entry(item, control)
             else:
                 actions = {
-                    action: Entry(row)
+                    action: Entry(row, control)
                     for action, row in item.items()
                     if row.offered is None or row.offered(unit)
                 }

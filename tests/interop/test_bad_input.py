@@ -141,9 +141,9 @@ def test_reserved_bits_are_refused_where_they_lie(client, command, byte, bit):
         assert sense[15:18] == in_cdb(byte, bit)
 
 
-def test_naca_is_refused(client):
-    """SAM-5 5.2: no ACA here, so NACA in the CONTROL byte is an invalid field."""
-    assert refused(client, cdb("00 00 00 00 00 04"))[15:18] == in_cdb(5, 2)
+def test_reserved_bits_of_the_control_byte_are_refused(client):
+    """SAM-5 5.2: bit 2 is NACA, bits 7-6 are vendor specific, the others mean nothing."""
+    assert refused(client, cdb("00 00 00 00 00 08"))[15:18] == in_cdb(5, 3)
 
 
 def test_an_unknown_operation_code_is_refused(client):

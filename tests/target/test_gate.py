@@ -105,7 +105,7 @@ def test_an_unknown_service_action_is_refused_at_its_field(host: Host) -> None:
         ("12 01 00 00 ff 00", 1, 0),
         ("12 81 00 00 ff 00", 1, 7),
         ("12 00 00 40 ff 01", 3, 6),  # the leftmost of several
-        ("12 00 00 00 ff 04", 5, 2),  # NACA of the control byte
+        ("12 00 00 00 ff 02", 5, 1),  # a reserved bit of the control byte
         ("9e 32 00 00 00 00 00 00 00 00 00 00 00 00 00 00", 1, 5),
         ("9e 12 10 00 00 00 00 00 00 00 00 00 00 00 00 00", 2, 4),
         ("9e 12 0f 00 00 00 00 00 00 00 00 00 00 00 00 80", 15, 7),

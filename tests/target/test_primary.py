@@ -348,7 +348,7 @@ def test_the_list_of_all_commands_has_those_that_run(disk: Host) -> None:
 
 
 def test_one_command_tells_its_usage_bits(disk: Host) -> None:
-    read_10 = bytes.fromhex("00 03 00 0a 28 1a ff ff ff ff 1f ff ff 00")
+    read_10 = bytes.fromhex("00 03 00 0a 28 1a ff ff ff ff 1f ff ff 04")
     assert report(disk, reporting_options=1, requested_operation_code=0x28) == read_10
     assert report(disk, reporting_options=3, requested_operation_code=0x28) == read_10
     with_action = report(
@@ -358,7 +358,7 @@ def test_one_command_tells_its_usage_bits(disk: Host) -> None:
         requested_service_action=0x10,
     )
     assert with_action == bytes.fromhex(
-        "00 03 00 10 9e 10 00 00 00 00 00 00 00 00 ff ff ff ff 00 00"
+        "00 03 00 10 9e 10 00 00 00 00 00 00 00 00 ff ff ff ff 00 04"
     )
     assert with_action == report(
         disk,
@@ -403,7 +403,7 @@ def test_an_option_that_does_not_fit_is_refused(disk: Host, options: int, opcode
 
 def test_timeouts_descriptors_come_if_asked_for(disk: Host) -> None:
     one = report(disk, return_timeouts=True, reporting_options=1, requested_operation_code=0)
-    assert one == bytes.fromhex("00 83 00 06 00 00 00 00 00 00") + b"\0\x0a" + bytes(10)
+    assert one == bytes.fromhex("00 83 00 06 00 00 00 00 00 04") + b"\0\x0a" + bytes(10)
     plain, timed = report(disk), report(disk, return_timeouts=True)
     assert (len(plain) - 4) // 8 == (len(timed) - 4) // 20
     assert all(timed[at + 5] & 2 for at in range(4, len(timed), 20))

@@ -275,7 +275,7 @@ def test_resets_reach_what_the_initiator_may_see_and_no_further(
 @pytest.mark.parametrize(
     ("function", "lun", "answer"),
     [
-        (CLEAR_ACA, 0, NOT_SUPPORTED),
+        (CLEAR_ACA, 9, NO_LUN),
         (REASSIGN, 0, NO_REASSIGN),
         (0x33, 0, NOT_SUPPORTED),
         (ABORT_TASK_SET, 9, NO_LUN),
@@ -298,11 +298,11 @@ def test_many_requests_under_way_are_too_many(client: Client, unit: PatientUnit)
 
 
 def test_what_is_supported_is_what_is_done(client: Client) -> None:
-    """SPC-4 6.36: ATS, ATSS, CTSS, LURS and TRS; no ACA, no queries."""
+    """SPC-4 6.36: ATS, ATSS, CACAS, CTSS, LURS and TRS; no queries."""
     report = client.command(bytes.fromhex("a30d00000000000000100000"), data_in=16)
-    assert (report.status, report.data.hex()) == (0, "da000000")
+    assert (report.status, report.data.hex()) == (0, "fa000000")
     extended = client.command(bytes.fromhex("a30d80000000000000100000"), data_in=16)
-    assert extended.data.hex() == "da00000c" + "00" * 12
+    assert extended.data.hex() == "fa00000c" + "00" * 12
 
 
 def test_reset_while_the_one_who_asked_leaves(
