@@ -34,6 +34,10 @@ class ReadReverse6(Cdb):
     """READ REVERSE(6): blocks towards the beginning.
 
     With `byte_order` (BYTORD) the bytes within a block come as READ gives them, else last first.
+    So SSC defines the bit; Fujitsu's M2488, which keeps it reserved (0), has to refuse compressed
+    blocks because it "is impossible to transfer the bytes of blocks in reverse order" of them
+    (Product Guide CG00000-011503, 4-3.18.2), which is the same reading of 0. No drive with the bit
+    has been found documented, and neither mhvtl, SCST, LTFS nor Linux st sends or takes it.
     """
 
     byte_order: bool = flag(1, 2)

@@ -127,7 +127,12 @@ def read_reverse(unit: StreamUnit, medium: Medium, command: Command) -> Reply | 
 def recover_buffered_data(
     unit: StreamUnit, medium: Medium, command: Command
 ) -> Reply | Buffer | None:
-    """RECOVER BUFFERED DATA: what was taken for the medium and is not sure to be on it."""
+    """RECOVER BUFFERED DATA: what was taken for the medium and is not sure to be on it.
+
+    Blocks come in the order they were written in (first in, first out). What is there beyond them
+    is told as SSC has it and Fujitsu's M2488 does (Product Guide CG00000-011503, 4-3.21.2 and .4):
+    NO SENSE, INFORMATION as of READ; END-OF-DATA DETECTED with EOM is SSC's, the guide names none.
+    """
     cdb = RecoverBufferedData.unpack(command.cdb)
     block_length = _check(unit, cdb)
     partition = medium.partition
