@@ -18,6 +18,7 @@ import pytest
 
 from serverfree.target.backstore.base import ReadError
 from serverfree.target.backstore.file import open_file_store
+from serverfree.target.backstore.snapshot_history import SnapshotHistory
 from serverfree.target.backstore.snapshot_origin import SnapshotOrigin
 from serverfree.target.backstore.snapshot_state import SnapshotState
 from support.power import FailingDisk, PowerCut
@@ -273,7 +274,7 @@ def test_killed_before_a_snapshot_is_kept_its_writes_are_not_lost_to_older_ones(
             images.append(image_of(folder, tmp_path / "left"))
 
     with monkeypatch.context() as patched:
-        patched.setattr(SnapshotOrigin, "_trim_and_save", killed)
+        patched.setattr(SnapshotHistory, "_trim_and_save", killed)
         origin.create("unkept", 0)
     expected = (images[0] / "disk").read_bytes()
     left = open_origin(images[0])

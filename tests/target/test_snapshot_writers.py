@@ -275,7 +275,7 @@ def test_a_snapshot_that_becomes_invalid_while_it_is_read_says_so(origin, inner)
     snapshot = origin.create("one", 0)
 
     def lose() -> None:
-        origin._limit = 0
+        origin._kept.limit = 0
         origin.write(0, b"b" * SIZE)
 
     inner.before_read.append(lose)
