@@ -102,8 +102,9 @@ def measure_copies(extent: Extent, folder: Path) -> Found:
 
 
 def measure_tape(extent: Extent, folder: Path) -> Found:
-    """The tape drive beside the disk."""
-    return tape.measure(folder, extent.rounds, 128 * MiB if extent.quick else 512 * MiB), {}
+    """The tape drive beside the disk, then a cartridge of a million blocks."""
+    cases = tape.measure(folder / "rates", extent.rounds, 128 * MiB if extent.quick else 512 * MiB)
+    return cases + tape.measure_motion(folder / "many", extent.rounds, 1000), {}
 
 
 def measure_snapshots(extent: Extent, folder: Path) -> Found:

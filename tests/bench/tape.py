@@ -1,11 +1,15 @@
 """The tape drive against our own disk: same client, same target, same block, one at a time.
 
-What is written is flushed at the end of each run (by a filemark, by SYNCHRONIZE CACHE). A tape is
-written where nothing was; so is a new disk, while one that was written before has its blocks in
-the file system and in the page cache already, which no tape larger than memory can have.
+What is written is flushed at the end of each run (by a filemark, by SYNCHRONIZE CACHE). Media are
+held to their like: a tape and a file where nothing was, a tape written over from its beginning
+and a file that was written before (its blocks are in the file system and in the page cache).
+
+Then one cartridge of a million blocks and marks, held to what a drive shall take at most: a second
+to load it, a thousandth of one to find any of them. Both over iSCSI, answer included.
 """
 
 import os
+import random
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,66 +21,69 @@ from serverfree.cli.processes import Server
 from serverfree.initiator.disk import Disk
 from serverfree.initiator.tape import Tape
 from serverfree.initiator.urls import open_session
+from serverfree.target.backstore.cartridge import open_cartridge
 from support import servers
 
 BLOCKS = (256 << 10, MiB)
+MEDIA = ("new", "used")
 
-Figures = list[tuple[float, float]]
-"""MB/s, and microseconds of the server's CPU time for a block, of writing and of reading."""
+Run = tuple[float, float]
+"""MB/s, and microseconds of the server's CPU time for a block."""
 
 
 def measure(folder: Path, rounds: int, size: int) -> list[Case]:
-    """Return a case for every block length, direction and rival."""
-    used = servers.random_file(folder / "used.img", size)
-    new = folder / "new.img"
-    new.touch()
-    os.truncate(new, size)
-    rivals = {"disk": "our disk", "new": "our disk, new"}
+    """Return a case for every block length, direction and kind of medium."""
+    folder.mkdir()
+    disks = {medium: folder / f"{medium}.img" for medium in MEDIA}
+    servers.random_file(disks["used"], size)
+    servers.empty_file(disks["new"], size)
     cases = {
-        (block, rival, way): Case(f"tape, {way} of {block >> 10} KiB", "MB/s", name)
+        (block, way, medium): Case(
+            f"{way} of {block >> 10} KiB" + (f", {medium} tape" if way == "write" else ""),
+            "MB/s",
+            f"our disk, {medium}" if way == "write" else "our disk",
+        )
         for block in BLOCKS
-        for rival, name in rivals.items()
-        for way in ("write", "read")
-        if way == "write" or rival == "disk"
+        for way, medium in (("write", "new"), ("write", "used"), ("read", "used"))
     }
-    arguments = ("--disk", f"disk={used}", "--disk", f"new={new}")
-    tape = ("--tape", f"tape={folder / 'tape'},capacity={8 * size}")
-    with servers.target(*arguments, *tape) as server:
+    arguments = [f"--disk={medium}={path}" for medium, path in disks.items()]
+    tape = f"--tape=tape={folder / 'tape'},capacity={8 * size}"
+    with servers.target(*arguments, tape) as server:
         pin(server.pid, 0)
         for number in range(rounds):
             for block in BLOCKS:
-                found: dict[str, Figures] = {}
-                order = ["tape", *rivals]
-                for name in order if number % 2 == 0 else reversed(order):
-                    if name == "new":
-                        os.truncate(new, 0)  # the server reads nothing of it meanwhile
-                        os.truncate(new, size)
-                    run = _on_tape if name == "tape" else _on_disk
-                    found[name] = run(server, name, block, size)
-                for (length, rival, way), case in cases.items():
-                    if length == block:
-                        at = 0 if way == "write" else 1
-                        case.ours.append(found["tape"][at][0])
-                        case.our_cpu.append(found["tape"][at][1])
-                        case.theirs.append(found[rival][at][0])
-                        case.their_cpu.append(found[rival][at][1])
+                for medium in MEDIA:
+                    found: dict[str, list[Run]] = {}
+                    for kind in ("tape", "disk") if number % 2 == 0 else ("disk", "tape"):
+                        if kind == "tape":
+                            found[kind] = _on_tape(server, medium, block, size)
+                        else:
+                            if medium == "new":  # the server reads nothing of it meanwhile
+                                servers.empty_file(disks["new"], size)
+                            found[kind] = _on_disk(server, medium, block, size)
+                    for at, way in enumerate(("write", "read")):
+                        case = cases.get((block, way, medium))
+                        if case is not None:
+                            case.ours.append(found["tape"][at][0])
+                            case.our_cpu.append(found["tape"][at][1])
+                            case.theirs.append(found["disk"][at][0])
+                            case.their_cpu.append(found["disk"][at][1])
     return list(cases.values())
 
 
-def _timed(server: Server, block: int, size: int, run: Callable[[], None]) -> tuple[float, float]:
+def _timed(server: Server, block: int, size: int, run: Callable[[], None]) -> Run:
     cpu, began = cpu_seconds(server.pid), time.monotonic()
     run()
     seconds = time.monotonic() - began
     return size / seconds / 1e6, (cpu_seconds(server.pid) - cpu) * 1e6 / (size // block)
 
 
-def _on_tape(server: Server, name: str, block: int, size: int) -> Figures:
-    session, lun = open_session(server[name].url)
+def _on_tape(server: Server, medium: str, block: int, size: int) -> list[Run]:
+    session, lun = open_session(server["tape"].url)
     with session:
         tape = Tape(session.unit(lun))
         tape.ready()
         tape.rewind()
-        tape.erase()
         data = os.urandom(block)
         buffer = memoryview(bytearray(block))
 
@@ -89,13 +96,15 @@ def _on_tape(server: Server, name: str, block: int, size: int) -> Figures:
             for _ in range(size // block):
                 tape.read_block(buffer)
 
+        if medium == "new":
+            tape.erase()
         wrote = _timed(server, block, size, write)
         tape.rewind()
         return [wrote, _timed(server, block, size, read)]
 
 
-def _on_disk(server: Server, name: str, block: int, size: int) -> Figures:
-    session, lun = open_session(server[name].url)
+def _on_disk(server: Server, medium: str, block: int, size: int) -> list[Run]:
+    session, lun = open_session(server[medium].url)
     with session:
         disk = Disk(session.unit(lun))
         data = os.urandom(block)
@@ -112,3 +121,43 @@ def _on_disk(server: Server, name: str, block: int, size: int) -> Figures:
                 disk.read_into(number * step, buffer)
 
         return [_timed(server, block, size, write), _timed(server, block, size, read)]
+
+
+def measure_motion(folder: Path, rounds: int, files: int) -> list[Case]:
+    """Return the cases of loading a cartridge of so many files, and of finding a block on it.
+
+    A file is 999 blocks of 512 bytes and a filemark.
+    """
+    directory = folder / "tape"
+    cartridge = open_cartridge(directory, 2048 * MiB)
+    (partition,) = cartridge.partitions
+    for _ in range(files):
+        partition.append([bytes(512)] * 999)
+        partition.mark(1)
+    objects = partition.eod
+    cartridge.close()
+    loads = Case(f"LOAD of a tape of {objects:,} blocks", "/s", "a second")
+    locates = Case(f"LOCATE among {objects:,} blocks", "/s", "a millisecond")
+    chance = random.Random(0)
+    with servers.target(f"--tape=tape={directory}") as server:
+        pin(server.pid, 0)
+        session, lun = open_session(server["tape"].url)
+        with session:
+            tape = Tape(session.unit(lun))
+            tape.ready()
+            for _ in range(rounds):
+                tape.unload()
+                began = time.monotonic()
+                tape.load()
+                loads.ours.append(1 / (time.monotonic() - began))
+                loads.theirs.append(1.0)
+                tape.ready()
+                targets = [chance.randrange(objects) for _ in range(1000)]
+                cpu, began = cpu_seconds(server.pid), time.monotonic()
+                for block in targets:
+                    tape.locate(block)
+                locates.ours.append(len(targets) / (time.monotonic() - began))
+                locates.our_cpu.append((cpu_seconds(server.pid) - cpu) * 1e6 / len(targets))
+                locates.theirs.append(1000.0)
+                assert tape.position().block == targets[-1]
+    return [loads, locates]
