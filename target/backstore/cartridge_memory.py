@@ -10,7 +10,7 @@ import contextlib
 import json
 import logging
 import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +46,17 @@ class Life:
     write_errors: int = 0
     read_errors: int = 0
 
+    def since(self, before: "Life") -> "Life":
+        """What has come since it was `before`."""
+        return Life(
+            *(getattr(self, each.name) - getattr(before, each.name) for each in fields(Life))
+        )
+
 
 @dataclass(slots=True)
 class CartridgeMemory:
-    """The memory of an open cartridge. `before_load` is `life` as it was when it was last loaded.
+    """The memory of an open cartridge. `before_load` is `life` as it was when it was last loaded,
+    `last_load` what came in the last load that has ended.
 
     `attributes` has those of hosts, by partition and identifier. `drives` names the drives of the
     last loads, the present one first.
@@ -59,8 +66,7 @@ class CartridgeMemory:
     attributes: dict[tuple[int, int], Attribute] = field(default_factory=dict)
     life: Life = field(default_factory=Life)
     before_load: Life = field(default_factory=Life)
-    last_load_written: int = 0
-    last_load_read: int = 0
+    last_load: Life = field(default_factory=Life)
     drives: list[str] = field(default_factory=list)
     damage: str = ""
 
@@ -87,8 +93,7 @@ class CartridgeMemory:
                 int(form), bytes.fromhex(value)
             )
         self.life = Life(**content["life"])
-        self.last_load_written = int(content["last_load_written"])
-        self.last_load_read = int(content["last_load_read"])
+        self.last_load = Life(**content.get("last_load", {}))  # of old: other names
         self.drives = [str(drive) for drive in content["drives"]]
 
     def loaded(self, drive: str) -> None:
@@ -100,8 +105,7 @@ class CartridgeMemory:
 
     def unloaded(self) -> None:
         """Keep what was done since the load. Raises OSError."""
-        self.last_load_written = self.life.bytes_written - self.before_load.bytes_written
-        self.last_load_read = self.life.bytes_read - self.before_load.bytes_read
+        self.last_load = self.life.since(self.before_load)
         self.save()
 
     def save(self) -> None:
@@ -113,8 +117,7 @@ class CartridgeMemory:
                     for (partition, identifier), attribute in sorted(self.attributes.items())
                 ],
                 "life": asdict(self.life),
-                "last_load_written": self.last_load_written,
-                "last_load_read": self.last_load_read,
+                "last_load": asdict(self.last_load),
                 "drives": self.drives,
             }
         )

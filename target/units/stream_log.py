@@ -45,8 +45,7 @@ def _since(unit: StreamUnit) -> Life:
     medium = unit.medium
     if medium is None:
         return Life()
-    now, then = asdict(medium.life), asdict(medium.log_base)
-    return Life(**{name: now[name] - then[name] for name in now})
+    return medium.life.since(medium.log_base)
 
 
 def _write_errors(unit: StreamUnit) -> Parameters:
@@ -144,7 +143,7 @@ def _volume_statistics(unit: StreamUnit) -> Parameters:
     if medium is None:
         return [_flag(0, False)]
     cartridge, life = medium.cartridge, medium.life
-    memory, partitions = cartridge.memory, cartridge.partitions
+    last, partitions = cartridge.memory.last_load, cartridge.partitions
     return [
         _flag(0x00, True),
         counter(0x01, life.loads),
@@ -154,8 +153,10 @@ def _volume_statistics(unit: StreamUnit) -> Parameters:
         counter(0x07, life.blocks_read),
         counter(0x08, 0),
         counter(0x09, life.read_errors),
-        counter(0x0E, memory.last_load_written // _MB),
-        counter(0x0F, memory.last_load_read // _MB),
+        counter(0x0C, last.write_errors),
+        counter(0x0D, last.read_errors),
+        counter(0x0E, last.bytes_written // _MB),
+        counter(0x0F, last.bytes_read // _MB),
         counter(0x10, life.bytes_written // _MB),
         counter(0x11, life.bytes_read // _MB),
         counter(0x16, cartridge.usable // _MB),

@@ -202,6 +202,21 @@ class TestLogs:
         drive.good(bytes.fromhex("4c 02 40 00 00 00 00 00 00 00"))
         assert (number(drive, 0xC, 0), number(drive, 0x17, 0x10)) == (0, 2)
 
+    def test_what_happened_in_the_last_load(self, drive):
+        """Page 17h, 0Ch to 0Fh: unrecovered errors and megabytes; LTFS asks for the errors."""
+        codes = (0x0C, 0x0D, 0x0E, 0x0F)
+        drive.good(write(2_000_000), bytes(2_000_000))
+        drive.unit.count_read_error(drive.unit.medium)
+        assert [number(drive, 0x17, code) for code in codes] == [0, 0, 0, 0], "not over yet"
+        drive.good(UNLOAD)
+        drive.good(LOAD)
+        assert [number(drive, 0x17, code) for code in codes] == [0, 1, 2, 0]
+        drive.good(read(2_000_000))
+        drive.unit.count_write_error(drive.unit.medium)
+        drive.good(UNLOAD)
+        drive.good(LOAD)
+        assert [number(drive, 0x17, code) for code in codes] == [1, 0, 0, 2]
+
     def test_tape_alert_is_told_once(self, drive):
         drive.unit.medium.cartridge.protect(True)
         drive.sense(write(1), b"x")
