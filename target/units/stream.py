@@ -50,7 +50,7 @@ from serverfree.scsi.cdb.stream import (
     WriteFilemarks6,
     WriteFilemarks16,
 )
-from serverfree.scsi.errors import CheckCondition, invalid_field_in_cdb
+from serverfree.scsi.errors import CheckCondition
 from serverfree.scsi.inquiry import DeviceType, StandardInquiry, VersionDescriptor
 from serverfree.scsi.log import LogParameter
 from serverfree.scsi.mode import ModePage
@@ -65,8 +65,8 @@ from serverfree.scsi.tape_vpd import (
     TapeAlert,
 )
 from serverfree.scsi.vpd import PER_NEXUS, ExtendedInquiry, ModePagePolicy
-from serverfree.target.backstore.cartridge import Cartridge, open_cartridge
-from serverfree.target.backstore.cartridge_errors import CartridgeError, DamagedRecord, WriteFailed
+from serverfree.target.backstore.cartridge import Cartridge
+from serverfree.target.backstore.cartridge_errors import DamagedRecord, WriteFailed
 from serverfree.target.backstore.cartridge_memory import Life
 from serverfree.target.backstore.cartridge_partition import Partition
 from serverfree.target.backstore.state import StateFile
@@ -74,6 +74,7 @@ from serverfree.target.units import (
     stream_attributes,
     stream_encryption,
     stream_format,
+    stream_load,
     stream_log,
     stream_motion,
     stream_read,
@@ -96,30 +97,7 @@ from serverfree.target.units.third_party import THIRD_PARTY_COPY_TABLE
 
 log = logging.getLogger(__name__)
 
-_ALLOW, _PREVENT = 0, 1
 _PROTECTION_POLICY = (0x0A, 0xF0, PER_NEXUS)
-
-
-def load_unload(unit: "StreamUnit", command: Command) -> None:
-    """LOAD UNLOAD. There is no tape to wind: RETEN and EOT change nothing."""
-    cdb = LoadUnload.unpack(command.cdb)
-    if cdb.load:
-        if cdb.end_of_tape:
-            raise invalid_field_in_cdb(4, 2)
-        unit.load(command.nexus)
-    else:
-        unit.unload()
-
-
-def prevent_allow_medium_removal(unit: "StreamUnit", command: Command) -> None:
-    """PREVENT ALLOW MEDIUM REMOVAL, remembered for each nexus."""
-    cdb = PreventAllowMediumRemoval.unpack(command.cdb)
-    if cdb.prevent not in (_ALLOW, _PREVENT):
-        raise invalid_field_in_cdb(4, 1)
-    if cdb.prevent == _PREVENT:
-        unit.preventing.add(command.nexus)
-    else:
-        unit.preventing.discard(command.nexus)
 
 
 def _read_lane(unit: "StreamUnit", cdb: bytes) -> Lane:
@@ -261,11 +239,11 @@ STREAM_TABLE: Table = table_of(
         data_out=stream_encryption.security_protocol_out_length,
         lane=Lane.QUEUED,
     ),
-    Row("LOAD UNLOAD", LoadUnload.usage_without("hold"), load_unload, lane=Lane.QUEUED),
+    Row("LOAD UNLOAD", LoadUnload.USAGE, stream_load.load_unload, lane=Lane.QUEUED),
     Row(
         "PREVENT ALLOW MEDIUM REMOVAL",
         PreventAllowMediumRemoval.USAGE,
-        prevent_allow_medium_removal,
+        stream_load.prevent_allow_medium_removal,
         access=prevent_access,
     ),
 )
@@ -321,9 +299,12 @@ class StreamUnit(Unit):
         self.loads = self.hard_read_errors = self.hard_write_errors = 0
         self.started = time.monotonic()
         if self.medium:
-            self._note_load(self.medium)
-        self._directory: Path | None = cartridge.directory if cartridge else None
-        self._loading = False
+            self.note_load(self.medium)
+        self.directory: Path | None = cartridge.directory if cartridge else None
+        """Where the drive takes its cartridge from."""
+        self.held: Medium | None = None
+        """A cartridge in the drive that is not mounted: its memory can be reached, not its tape."""
+        self.loading = False
 
     # What the unit says of itself
 
@@ -406,14 +387,17 @@ class StreamUnit(Unit):
         """Return the loaded medium or raise NOT READY."""
         medium = self.medium
         if medium is None:
-            loading = self._loading
-            asc = (
-                Asc.LOGICAL_UNIT_IS_IN_PROCESS_OF_BECOMING_READY
-                if loading
-                else Asc.MEDIUM_NOT_PRESENT
-            )
+            asc = Asc.MEDIUM_NOT_PRESENT
+            if self.loading:
+                asc = Asc.LOGICAL_UNIT_IS_IN_PROCESS_OF_BECOMING_READY
+            elif self.held:
+                asc = Asc.MEDIUM_NOT_PRESENT_MEDIUM_AUXILIARY_MEMORY_ACCESSIBLE
             raise CheckCondition(Sense(SenseKey.NOT_READY, asc))
         return medium
+
+    def require_memory(self) -> Medium:
+        """Return the medium whose memory can be reached, mounted or held, or raise NOT READY."""
+        return self.held or self.require_medium()
 
     def require_writable(self, medium: Medium) -> None:
         """Raise DATA PROTECT if nothing may be written here."""
@@ -442,59 +426,12 @@ class StreamUnit(Unit):
             self.alerts.add(TapeAlert.WRITE_PROTECT)
             raise _protected(Asc.WRITE_PROTECTED)
 
-    def load(self, nexus: Nexus | None = None) -> None:
-        """Take up the cartridge, or go to the beginning of a loaded one.
-
-        All nexuses but the given one are told that it was taken up: an LTO drive raises the unit
-        attention for a "LOAD command from another initiator" (IBM GA32-0928-06 4.19.4). Raises
-        NOT READY 3A/00 in a drive that never had one, MEDIUM ERROR 53/00 if it cannot be opened.
-        """
-        with self.lock:
-            if self.medium:
-                self._sync(self.medium)
-                self.medium.number = self.medium.block = 0
-                return
-            if self._directory is None:
-                self.require_medium()
-                return
-            self._loading = True
-            try:
-                self.medium = Medium(open_cartridge(self._directory))
-                self._note_load(self.medium)
-            except CartridgeError as error:
-                log.error("%s: %s", self.name, error)
-                raise medium_error(Asc.MEDIA_LOAD_OR_EJECT_FAILED) from error
-            finally:
-                self._loading = False
-        self.raise_attention(Asc.NOT_READY_TO_READY_CHANGE, but=nexus)
-
-    def unload(self) -> None:
-        """Put everything on stable storage and let go of the cartridge.
-
-        Raises 5/53/02 while a nexus prevents it. If stable storage fails the cartridge is let go
-        of nevertheless, with MEDIUM ERROR: what lasted will be there when it is loaded again.
-        """
-        with self.lock:
-            if self.medium is None:
-                return
-            if self.preventing:
-                self.alerts.add(TapeAlert.NO_REMOVAL)
-                raise CheckCondition(Sense(SenseKey.ILLEGAL_REQUEST, Asc.MEDIUM_REMOVAL_PREVENTED))
-            medium, self.medium = self.medium, None
-            self.encryption.demounted()
-            self.alerts.clear()
-            self.modes.partitioning = None
-            try:
-                _note_unload(medium)
-                medium.cartridge.close()
-            except WriteFailed as error:
-                raise medium_error(Asc.WRITE_ERROR) from error
-
     def programmable_early_warning(self, partition: Partition) -> int:
         """Return the native bytes in use from which on programmable early warning is given."""
         return max(0, partition.early_warning - self.modes.early_warning_size * 1_000_000)
 
-    def _sync(self, medium: Medium) -> None:
+    def sync(self, medium: Medium) -> None:
+        """Put everything on stable storage. Raises MEDIUM ERROR."""
         try:
             medium.cartridge.sync()
         except WriteFailed as error:
@@ -507,7 +444,7 @@ class StreamUnit(Unit):
         """
         with self.lock:
             medium = self.require_medium()
-            self._sync(medium)
+            self.sync(medium)
             for partition in medium.cartridge.partitions if extended else ():
                 for block in range(partition.eod):
                     if command.aborted:
@@ -540,7 +477,7 @@ class StreamUnit(Unit):
         self.hard_write_errors += 1
         self.alerts |= {TapeAlert.HARD_ERROR, TapeAlert.WRITE_FAILURE}
 
-    def _note_load(self, medium: Medium) -> None:
+    def note_load(self, medium: Medium) -> None:
         self.loads += 1
         try:
             medium.cartridge.memory.loaded(f"{VENDOR:8}{self.serial}")
@@ -572,20 +509,10 @@ class StreamUnit(Unit):
     def close(self) -> None:
         """Put everything acknowledged on stable storage and let go of the cartridge."""
         with self.lock:
-            medium, self.medium = self.medium, None
-            if medium:
-                try:
-                    _note_unload(medium)
-                    medium.cartridge.close()
-                except WriteFailed:
-                    log.exception("%s: the last sync failed", self.name)
-
-
-def _note_unload(medium: Medium) -> None:
-    try:
-        medium.cartridge.memory.unloaded()
-    except OSError as error:
-        log.warning("%s: the cartridge's memory: %s", medium.cartridge.directory, error)
+            try:
+                stream_load.let_go(self)
+            except CheckCondition:
+                log.exception("%s: the last sync failed", self.name)
 
 
 def _protected(asc: Asc) -> CheckCondition:

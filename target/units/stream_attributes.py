@@ -25,7 +25,7 @@ from serverfree.target.backstore.cartridge_memory import Attribute
 from serverfree.target.units.base import VENDOR
 from serverfree.target.units.command import Command
 from serverfree.target.units.stream_format import medium_serial
-from serverfree.target.units.stream_medium import Medium, on_medium
+from serverfree.target.units.stream_medium import Medium, on_memory
 
 if TYPE_CHECKING:
     from serverfree.target.units.stream import StreamUnit
@@ -35,7 +35,7 @@ _CAPACITY = 16 << 10  # bytes that hosts may fill: more than all that HOST lets 
 _WORM_MEDIUM, _DATA_MEDIUM = 0x80, 0x00
 
 
-@on_medium
+@on_memory
 def read_attribute(unit: StreamUnit, medium: Medium, command: Command) -> bytes:
     """READ ATTRIBUTE, every service action."""
     forms: tuple[Any, ...] = (
@@ -127,7 +127,7 @@ def write_attribute_length(unit: StreamUnit, cdb: bytes) -> int:
     return WriteAttribute.unpack(cdb).parameter_list_length
 
 
-@on_medium
+@on_memory
 def write_attribute(unit: StreamUnit, medium: Medium, command: Command) -> None:
     """WRITE ATTRIBUTE (SPC-4 6.48): all of the list is checked before any of it is kept."""
     cdb = WriteAttribute.unpack(command.cdb)

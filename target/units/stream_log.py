@@ -94,7 +94,7 @@ def _device_status(unit: StreamUnit) -> Parameters:
     protected = medium is not None and medium.cartridge.write_protected
     # PAMR, CMPR, WRTP, DINIT; INXTN clear, MPRSNT, MSTD, MTHRD, MOUNTED
     first = bool(unit.preventing) << 7 | unit.modes.compression << 4 | protected << 3 | 1
-    second = 0b0001_0111 if medium else 0
+    second = 0b0001_0111 if medium else 0b0001_0100 if unit.held else 0
     tape_alert = bool(unit.alerts)
     return [
         LogParameter(0, bytes((first, second, 0, tape_alert))),

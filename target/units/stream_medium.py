@@ -157,11 +157,24 @@ def on_medium(
     run: Callable[[StreamUnit, Medium, Command], Outcome],
 ) -> Callable[[StreamUnit, Command], Outcome]:
     """Make a row's function of one that works on the medium: ready, alone, errors as sense."""
+    return _alone(run, lambda unit: unit.require_medium())
 
+
+def on_memory(
+    run: Callable[[StreamUnit, Medium, Command], Outcome],
+) -> Callable[[StreamUnit, Command], Outcome]:
+    """The same for one that needs no more than the memory of a cartridge in the drive."""
+    return _alone(run, lambda unit: unit.require_memory())
+
+
+def _alone(
+    run: Callable[[StreamUnit, Medium, Command], Outcome],
+    required: Callable[[StreamUnit], Medium],
+) -> Callable[[StreamUnit, Command], Outcome]:
     @wraps(run)
     def locked(unit: StreamUnit, command: Command) -> Outcome:
         with unit.lock:
-            medium = unit.require_medium()
+            medium = required(unit)
             try:
                 return run(unit, medium, command)
             except WriteFailed as error:
