@@ -2,12 +2,24 @@
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from support import servers
 from support.libiscsi import Answer, Session
-from support.tape import REWIND, TEST_UNIT_READY, filemarks, locate, locate16, read, space, write
+from support.tape import (
+    LOAD,
+    REWIND,
+    TEST_UNIT_READY,
+    UNLOAD,
+    filemarks,
+    locate,
+    locate16,
+    read,
+    space,
+    write,
+)
 
 pytestmark = [pytest.mark.peer, pytest.mark.timeout(120)]
 
@@ -16,10 +28,20 @@ GOOD, CHECK_CONDITION = 0, 2
 
 
 @pytest.fixture(scope="module")
-def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
-    place = tmp_path_factory.mktemp("t") / "tape"
-    tape = ("--tape", f"tape={place},capacity={CAPACITY}")
-    with servers.target(*tape) as server, Session(server["tape"].url) as session:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the cartridge is."""
+    return tmp_path_factory.mktemp("t") / "tape"
+
+
+@pytest.fixture(scope="module")
+def url(folder: Path) -> Iterator[str]:
+    with servers.target("--tape", f"tape={folder},capacity={CAPACITY}") as server:
+        yield server["tape"].url
+
+
+@pytest.fixture(scope="module")
+def session(url: str) -> Iterator[Session]:
+    with Session(url) as session:
         for _ in range(4):
             session(TEST_UNIT_READY)
         yield session
@@ -161,3 +183,154 @@ def test_inquiry_and_density(tape: Session) -> None:
     assert data[:2] == b"\x01\x80"
     assert re.fullmatch(rb"SRVFREE TAPE {12}", data[8:32])
     assert tape(bytes.fromhex("44 00 00 00 00 00 00 ff ff 00"), read=0xFFFF).data[4] == 0xF0
+
+
+def select_page(session: Session, page: bytes) -> None:
+    """MODE SELECT(6) of a page."""
+    data = bytes.fromhex("00 00 10 00") + page
+    assert session(bytes((0x15, 0x10, 0, 0, len(data), 0)), data).status == GOOD
+
+
+def test_silence_about_a_longer_block_unless_a_block_length_is_set(tape: Session) -> None:
+    assert tape(read(40, sili=True), read=40) == Answer(GOOD, b"", b"a" * 40, 0)
+    tape(*set_block_length(512))
+    assert told(tape(read(40, sili=True), read=40)) == (0, 0, "i", -160)
+    assert position(tape) == 2
+
+
+def test_fixed_without_a_block_length(tape: Session) -> None:
+    assert told(tape(read(1, fixed=True), read=100)) == (5, 0x2400, "", None)
+    assert position(tape) == 0
+
+
+def test_fixed_blocks_up_to_a_mark_and_up_to_the_end(tape: Session) -> None:
+    tape(*set_block_length(100))
+    tape(locate(3))
+    answer = tape(read(2, fixed=True), read=200)
+    assert told(answer) == (0, 0x0001, "f", 1)
+    assert (answer.data, answer.residual) == (b"c" * 100, 100)
+    tape(space(3, 0))
+    answer = tape(read(2, fixed=True), read=200)
+    assert told(answer) == (8, 0x0005, "", 2)
+    assert answer.residual == 200
+
+
+def test_a_partition_that_there_is_not(tape: Session) -> None:
+    tape(locate(1))
+    answer = tape(bytes.fromhex("92 02 00 03") + bytes(12))
+    assert told(answer) == (5, 0x2400, "", None)
+    assert answer.sense[15:18] == bytes.fromhex("c0 00 03")
+    assert position(tape) == 1
+
+
+def test_formatting_elsewhere_than_at_the_beginning(tape: Session) -> None:
+    tape(locate(1))
+    assert told(tape(bytes.fromhex("04 00 00 00 00 00"))) == (5, 0x3B0C, "", None)
+    assert told(tape(bytes.fromhex("0b 00 00 ff ff 00"))) == (5, 0x3B0C, "", None)
+    assert position(tape) == 1
+
+
+def test_a_parameter_that_cannot_be(tape: Session) -> None:
+    data = bytes.fromhex("00 00 20 00")  # a buffered mode that there is not
+    answer = tape(bytes.fromhex("15 10 00 00 04 00"), data)
+    assert told(answer) == (5, 0x2600, "", None)
+    assert answer.sense[15:18] == bytes.fromhex("8e 00 02")
+
+
+def test_write_protection(tape: Session) -> None:
+    page = "10 0e 00 00 00 00 00 00 40 00 {} 00 00 00 00 00"
+    select_page(tape, bytes.fromhex(page.format("14")))
+    try:
+        assert told(tape(write(1), b"x")) == (7, 0x2700, "", None)
+        assert told(tape(filemarks(1))) == (7, 0x2700, "", None)
+        assert position(tape) == 0
+    finally:
+        select_page(tape, bytes.fromhex(page.format("10")))
+    assert tape(read(100), read=100).data == b"a" * 100
+
+
+def test_append_only_mode(tape: Session) -> None:
+    select_page(tape, bytes.fromhex("50 01 00 1c 00 10") + bytes(26))
+    try:
+        assert told(tape(write(1), b"x")) == (7, 0x5A02, "", None)
+        assert position(tape) == 0
+        tape(space(3, 0))
+        assert tape(write(1), b"x").status == GOOD
+    finally:
+        select_page(tape, bytes.fromhex("50 01 00 1c 00 00") + bytes(26))
+
+
+def test_block_protection(tape: Session) -> None:
+    """By Reed-Solomon: LTFS's four bytes behind the check string, then with a bit wrong."""
+    select_page(tape, bytes.fromhex("4a f0 00 1c 01 04 c0") + bytes(25))
+    block = b"123456789" + bytes.fromhex("4b4f673a")
+    try:
+        assert told(tape(write(13), block[:-1] + b"\x3b")) == (4, 0x1001, "", 13)
+        assert position(tape) == 0
+        assert tape(write(13), block).status == GOOD
+        tape(REWIND)
+        assert tape(read(13), read=13).data == block
+    finally:
+        select_page(tape, bytes.fromhex("4a f0 00 1c") + bytes(28))
+    tape(REWIND)
+    assert tape(read(9), read=9).data == b"123456789"
+
+
+def test_an_encrypted_block_without_its_key(tape: Session) -> None:
+    def set_key(modes: str, key: bytes) -> None:
+        page = bytes.fromhex(f"40 40 {modes} 01 00 00") + bytes(7)
+        page += len(key).to_bytes(2, "big") + key
+        page = bytes.fromhex("00 10") + len(page).to_bytes(2, "big") + page
+        cdb = bytes.fromhex("b5 20 00 10 00 00") + len(page).to_bytes(4, "big") + b"\0\0"
+        assert tape(cdb, page).status == GOOD
+
+    set_key("02 02", bytes(32))
+    assert tape(write(6), b"secret").status == GOOD
+    tape(REWIND)
+    assert tape(read(6), read=6).data == b"secret"
+    tape(REWIND)
+    set_key("00 02", b"\1" * 32)
+    assert told(tape(read(6), read=6)) == (7, 0x7403, "", None)
+    set_key("00 00", b"")
+    assert told(tape(read(6), read=6)) == (7, 0x7401, "", None)
+    assert position(tape) == 0
+
+
+def test_a_damaged_block_is_passed(tape: Session, folder: Path) -> None:
+    with (folder / "part0.log").open("r+b") as log:
+        log.seek(log.read().index(b"B" * 200) + 7)
+        log.write(b"?")
+    tape(locate(1))
+    answer = tape(read(300), read=300)
+    assert told(answer) == (3, 0x1100, "", 300)
+    assert answer.residual == 300
+    assert position(tape) == 2
+
+
+def test_the_explicit_address_commands(tape: Session) -> None:
+    def at(head: str, block: int, length: int) -> bytes:
+        return bytes.fromhex(head) + block.to_bytes(8, "big") + length.to_bytes(3, "big") + b"\0"
+
+    assert tape(at("88 00 00 00", 3, 100), read=100).data == b"c" * 100
+    assert told(tape(at("88 00 00 00", 2, 50), read=50)) == (0, 0x0001, "f", 50)
+    assert tape(at("8a 00 00 00", 1, 3), b"new").status == GOOD
+    assert told(tape(read(1), read=1)) == (8, 0x0005, "", 1)
+    assert tape(at("81 04 00 00", 2, 3), read=3).data == b"new"
+    assert tape(at("80 00 00 00", 1, 2)).status == GOOD
+    assert position(tape) == 3
+
+
+def test_without_a_medium_and_with_it_again(tape: Session, url: str) -> None:
+    with Session(url, "iqn.2026-11.com.example:another") as other:
+        for _ in range(4):
+            other(TEST_UNIT_READY)
+        assert tape(UNLOAD).status == GOOD
+        for each in (tape, other):
+            assert told(each(TEST_UNIT_READY)) == (2, 0x3A00, "", None)
+        assert told(tape(read(100), read=100)) == (2, 0x3A00, "", None)
+        assert tape(LOAD).status == GOOD
+        assert tape(TEST_UNIT_READY).status == GOOD, "who loads knows of it"
+        assert told(other(TEST_UNIT_READY)) == (6, 0x2800, "", None)
+        assert other(TEST_UNIT_READY).status == GOOD
+        assert position(tape) == 0
+        assert other(read(100), read=100).data == b"a" * 100
