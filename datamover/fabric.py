@@ -5,11 +5,12 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Collection, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from serverfree.datamover.errors import UnitUnreachable
+from serverfree.datamover.paths import Key, Path, doubled_by, find_doubled, key_of
 from serverfree.datamover.units import CARRIER_FAILURES, AttachedUnit, Facts
 from serverfree.initiator.connection import Timing
 from serverfree.initiator.discovery import discover
@@ -34,6 +35,7 @@ _PAGE_LENGTH = 4096
 _MOST_UNITS = 4096  # of one target; what a target says must not fill our memory
 _MOST_IDLE = 32  # sessions kept for the next copy
 _IDLE_SECONDS = 60.0
+_SURVEY_LASTS = 60.0  # seconds, in which another target of a name may come and not be noticed
 _FAILURES = (*CARRIER_FAILURES, ScsiError, ValueError)
 
 
@@ -68,23 +70,6 @@ class PortalFabric(Protocol):
 
     def open_named(self, target: str, lun: int, nexus: Hashable = None) -> AttachedUnit:
         """Return a way to the unit with this LUN of the target. Raises UnitUnreachable."""
-
-
-Key = tuple[int, int, bytes]
-
-
-def key_of(designator: Designator) -> Key:
-    """What two designators share that name the same thing (`Designator.same`), to look up by."""
-    return int(designator.association), int(designator.type), designator.identifier
-
-
-@dataclass(frozen=True, slots=True)
-class _Path:
-    """Where a unit was seen: a target, its portals in the order to try, a LUN."""
-
-    target: str
-    portals: tuple[Portal, ...]
-    lun: int
 
 
 @dataclass(slots=True, eq=False)
@@ -137,6 +122,10 @@ class NetworkUnit:
         """Send commands together and return at once. Raises SessionLost."""
         return self._unit.submit_all(commands)
 
+    def clear_allegiance(self) -> None:
+        """Let the unit go on after an error with NACA. Raises SessionLost."""
+        self._unit.clear_allegiance()
+
     def flush(self) -> None:
         """Send what was enqueued."""
         self._unit.session.flush()
@@ -162,7 +151,8 @@ class NetworkFabric:
     A unit is found by SendTargets at each portal of `reach`, REPORT LUNS and VPD page 83h; what
     was found is remembered, and looked for anew when a designator is unknown or its unit gone.
     A target that announces addresses which cannot be reached is tried at the portal that told of
-    it first of all. `login` is who we are to targets that ask. Sessions outlive their copy and
+    it first of all. A unit that two targets of one name seem to have is not given out, for it may
+    be the wrong one. `login` is who we are to targets that ask. Sessions outlive their copy and
     serve the next one; each serves one at a time. Safe to use from any thread.
     """
 
@@ -179,9 +169,12 @@ class NetworkFabric:
         self._initiator_name = initiator_name
         self._timing = timing
         self._lock = threading.Lock()  # guards what follows, never held while the network is asked
-        self._paths: dict[Key, list[_Path]] = {}
+        self._paths: dict[Key, list[Path]] = {}
         self._idle: list[_Link] = []
         self._closed = False
+        self._doubled: dict[Key, str] = {}  # why nobody can say which unit is meant
+        self._silent: set[Portal] = set()  # had nothing to say in the last survey
+        self._surveyed_at = 0.0
         self._discovering = threading.Lock()
         self._discoveries = 0
 
@@ -190,6 +183,8 @@ class NetworkFabric:
 
         What may be reached is what the targets show to this fabric's own initiator name.
         """
+        if self._discoveries and time.monotonic() - self._surveyed_at > _SURVEY_LASTS:
+            self._discover(self._discoveries, spare=self._silent)
         seen = self._discoveries
         unit = self._open_known(designator)
         if unit is None:
@@ -209,7 +204,7 @@ class NetworkFabric:
             portal = Portal(portal.host, DEFAULT_PORT)
         if not any(_is_at(one, portal) for one in self._reach):
             raise UnitUnreachable(f"{portal} is not one of the portals to reach")
-        at_portal = [_Path(one.name, (portal,), lun) for one in self._targets_at(portal)]
+        at_portal = [Path(one.name, (portal,), lun) for one in self._targets_at(portal)]
         return self._only_one(at_portal, f"LUN {lun} at {portal}")
 
     def open_named(self, target: str, lun: int, nexus: Hashable = None) -> NetworkUnit:
@@ -219,7 +214,7 @@ class NetworkFabric:
         that name, one of them only may have such a unit.
         """
         paths = [
-            _Path(target, (portal, *one.portals), lun)
+            Path(target, (portal, *one.portals), lun)
             for portal in self._reach
             for one in self._targets_at(portal)
             if one.name == target
@@ -228,17 +223,19 @@ class NetworkFabric:
             raise UnitUnreachable(f"no target {target} at {', '.join(map(str, self._reach))}")
         return self._only_one(paths, f"LUN {lun} of {target}")
 
-    def _only_one(self, paths: Sequence[_Path], wanted: str) -> NetworkUnit:
+    def _only_one(self, paths: Sequence[Path], wanted: str) -> NetworkUnit:
         """Return the one unit that these paths lead to, by the first of those that do."""
-        found: dict[Key | None, tuple[_Link, _Path]] = {}
+        found: dict[Key | None, tuple[_Link, Path]] = {}
+        doubled = ""
         for path in paths:
             for link in self._links(path):
                 try:
                     if path.lun in link.session.report_luns():
                         names = [key_of(one) for one in _designators(link.session, path.lun)]
-                        ways = found.setdefault(min(names, default=None), (link, path))
-                        if ways[0] is not link:  # another way to a unit that is found
+                        first = found.setdefault(min(names, default=None), (link, path))
+                        if first[0] is not link:  # another way to a unit that is found
                             self._keep(link)
+                            doubled = doubled or doubled_by(first[1], path, self._log_in)
                     else:
                         self._keep(link)
                 except _FAILURES as error:
@@ -246,10 +243,10 @@ class NetworkFabric:
                     link.session.close()
                     continue
                 break
-        if len(found) != 1 or None in found:
+        if len(found) != 1 or None in found or doubled:
             for link, _ in found.values():
                 self._keep(link)
-            raise UnitUnreachable(f"{wanted}: there are {len(found)}")
+            raise UnitUnreachable(f"{wanted}: {doubled or f'there are {len(found)}'}")
         ((name, (link, path)),) = found.items()
         assert name is not None
         return NetworkUnit(self, link, path.lun, name)
@@ -267,7 +264,9 @@ class NetworkFabric:
     def _open_known(self, designator: Designator) -> NetworkUnit | None:
         key = key_of(designator)
         with self._lock:
-            paths = list(self._paths.get(key, ()))
+            paths, doubled = list(self._paths.get(key, ())), self._doubled.get(key)
+        if doubled is not None:
+            raise UnitUnreachable(f"{designator}: {doubled}")
         for path in paths:
             for link in self._links(path):
                 # Whether the session still lives, and whether the LUN still is that unit.
@@ -284,20 +283,20 @@ class NetworkFabric:
                 break
         return None
 
-    def _links(self, path: _Path) -> Iterator[_Link]:
+    def _links(self, path: Path) -> Iterator[_Link]:
         """Yield idle sessions with the target, then a new one if there can be one."""
         while (link := self._take_idle(path)) is not None:
             yield link
         for portal in path.portals:
             try:
-                yield self._log_in(path.target, portal)
+                yield _Link(path.target, portal, self._log_in(path.target, portal))
             except CARRIER_FAILURES as error:
                 log.info("%s at %s: %s", path.target, portal, error)
             else:
                 return
 
-    def _log_in(self, target: str, portal: Portal) -> _Link:
-        session = Session(
+    def _log_in(self, target: str, portal: Portal, isid: bytes | None = None) -> Session:
+        return Session(
             portal.host,
             portal.port,
             target,
@@ -306,12 +305,12 @@ class NetworkFabric:
             credentials=self._login.credentials,
             mutual=self._login.mutual,
             attended=True,
+            isid=isid,
         )
-        return _Link(target, portal, session)
 
     # ------------------------------------------------------------------ idle sessions
 
-    def _take_idle(self, path: _Path) -> _Link | None:
+    def _take_idle(self, path: Path) -> _Link | None:
         with self._lock:
             mine = [
                 link
@@ -340,17 +339,25 @@ class NetworkFabric:
 
     # ------------------------------------------------------------------ discovery
 
-    def _discover(self, seen: int) -> None:
-        """Look at every portal anew, unless another thread has since `seen`."""
+    def _discover(self, seen: int, *, spare: Collection[Portal] = ()) -> None:
+        """Look at every portal anew but those spared, unless another thread has since `seen`."""
         with self._discovering:
             if self._discoveries != seen:
                 return
-            found: dict[Key, list[_Path]] = {}
+            found: dict[Key, list[Path]] = {}
+            silent = set(spare)
             for portal in self._reach:
-                for target in self._targets_at(portal):
+                targets = [] if portal in spare else self._targets_at(portal)
+                for target in targets:
                     self._survey(target, portal, found)
+                if not targets:
+                    silent.add(portal)
+            doubled = find_doubled(found, self._log_in)
+            for why in sorted(set(doubled.values())):
+                log.error("%s", why)
             with self._lock:
-                self._paths = found
+                self._paths, self._doubled, self._silent = found, doubled, silent
+                self._surveyed_at = time.monotonic()
                 self._discoveries += 1
 
     def _targets_at(self, portal: Portal) -> list[DiscoveredTarget]:
@@ -368,16 +375,16 @@ class NetworkFabric:
             return []
 
     def _survey(
-        self, target: DiscoveredTarget, reached_at: Portal, found: dict[Key, list[_Path]]
+        self, target: DiscoveredTarget, reached_at: Portal, found: dict[Key, list[Path]]
     ) -> None:
         """Add the units of a target."""
         portals = tuple(
             {(one.host, one.port): one for one in (reached_at, *target.portals)}.values()
         )
-        for link in self._links(_Path(target.name, portals, 0)):
+        for link in self._links(Path(target.name, portals, 0)):
             try:
                 for lun in link.session.report_luns()[:_MOST_UNITS]:
-                    path = _Path(target.name, portals, lun)
+                    path = Path(target.name, portals, lun)
                     for designator in _designators(link.session, lun):
                         paths = found.setdefault(key_of(designator), [])
                         if path not in paths:

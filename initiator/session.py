@@ -53,7 +53,8 @@ class Session:
     offered, with `mutual` the target has to prove itself too. Digests are a matter of `offer`. When
     the connection is lost, every command under way and every later one raises SessionLost: log in
     anew. An `attended` session answers the target's pings also while its program has nothing to
-    ask for a long time; it needs a `close`.
+    ask for a long time; it needs a `close`. One with the `isid` of another at the same target port
+    takes its place.
 
     `bytes_sent` and `bytes_received` count everything at the socket, login and all.
     """
@@ -71,10 +72,12 @@ class Session:
         mutual: Credentials | None = None,
         algorithms: Sequence[Algorithm] = OFFERED,
         attended: bool = False,
+        isid: bytes | None = None,
     ) -> None:
         self.portal = Portal(host, port)
         self.target_name = target_name
         self.initiator_name = initiator_name
+        self.isid = isid or random_isid()
         self._timing = timing or Timing()
         self._sent_before = self._received_before = 0
         self._connection, login = self._log_in(
@@ -107,7 +110,7 @@ class Session:
         self, new_login: Callable[..., InitiatorLogin]
     ) -> tuple[Connection, InitiatorLogin]:
         for _ in range(_MAX_REDIRECTS + 1):
-            login = new_login(isid=random_isid())
+            login = new_login(isid=self.isid)
             connection = Connection(self.portal, self._timing)
             try:
                 connection.login(login)

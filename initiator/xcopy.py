@@ -49,6 +49,7 @@ from serverfree.scsi.status import Status
 POLL_INTERVAL = 0.25
 _PATIENCE = 3.0  # seconds that a copy manager has to answer when a copy is to be ended
 _ANSWER = 512
+_NOT_FOUND = (Asc.COPY_TARGET_DEVICE_NOT_REACHABLE, Asc.UNREACHABLE_COPY_TARGET)
 _ENDED = "the copy manager has ended the copy"
 _UNDER_WAY = (
     CopyOperationStatus.IN_PROGRESS,
@@ -398,6 +399,8 @@ def _failure(manager: CopyManager, command: CopyList, sense: Sense, moved: int) 
         ):
             if area:
                 words.append(f"the {name} answered {_forwarded(area)}")
+    if sense.asc in _NOT_FOUND:
+        words.append("no --reach of the copy manager leads to that unit, or to two: see its log")
     if sense.pointer is not None:
         where = "segment" if sense.pointer.in_segment else "parameter list"
         words.append(f"field pointer: byte {sense.pointer.byte} of the {where}")
@@ -418,7 +421,18 @@ def _forwarded(area: bytes) -> str:
 def _ends(
     meter: Meter, source: str | Url, destination: str | Url, tape_block: int
 ) -> tuple[Endpoint, Endpoint]:
-    return _examine(meter, source, tape_block), _examine(meter, destination, tape_block)
+    ends = _examine(meter, source, tape_block), _examine(meter, destination, tape_block)
+    if ends[0].designator == ends[1].designator and _address(source) != _address(destination):
+        raise PlanError(
+            f"{source} and {destination} have one designator: if they are two units, give one of "
+            "the targets another --iqn; if they are one, name it by one address"
+        )
+    return ends
+
+
+def _address(url: str | Url) -> tuple[str, int]:
+    parsed = Url.parse(url) if isinstance(url, str) else url
+    return parsed.host, parsed.port
 
 
 def _examine(meter: Meter, url: str | Url, tape_block: int) -> Endpoint:

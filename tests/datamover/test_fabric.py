@@ -10,6 +10,7 @@ import pytest
 from serverfree.datamover.errors import UnitUnreachable
 from serverfree.datamover.fabric import NetworkFabric
 from serverfree.datamover.manager import CopyManager
+from serverfree.initiator.connection import Timing
 from serverfree.iscsi.errors import SessionLost
 from serverfree.iscsi.names import Portal
 from serverfree.scsi.cdb.primary import TestUnitReady
@@ -64,7 +65,9 @@ def storage(tmp_path: Path) -> Iterator[Callable[..., Storage]]:
     made: list[Storage] = []
 
     def make(name: str, disks: list[str], **options) -> Storage:
-        made.append(Storage(tmp_path, name, disks, **options))
+        folder = tmp_path / str(len(made))
+        folder.mkdir()
+        made.append(Storage(folder, name, disks, **options))
         return made[-1]
 
     yield make
@@ -258,6 +261,33 @@ class TestTargetsOfOneName:
         assert unit.identity[2] == right.name("c").identifier
         unit.close()
 
+    def test_a_unit_that_both_have_is_neither(self, storage, fabric, caplog) -> None:
+        left, right = storage("twin", ["a", "b"]), storage("twin", ["a", "c"])
+        finder = fabric(left, right)
+        said = f"two targets are named {left.iqn}, at {left.portal} and at {right.portal}"
+        with pytest.raises(UnitUnreachable, match=said):
+            finder.open(left.name("a"))
+        assert any(
+            said in each.getMessage() for each in caplog.records if each.levelname == "ERROR"
+        )
+        with pytest.raises(UnitUnreachable, match=said):
+            finder.open_named(left.iqn, 0)
+        for one, disk in ((left, "b"), (right, "c")):
+            finder.open(one.name(disk)).close()
+        assert finder.open_at(right.portal, 0).identity[2] == right.name("a").identifier
+
+    def test_one_that_comes_later_is_noticed(self, storage, fabric, monkeypatch) -> None:
+        left, right = storage("twin", ["a"]), storage("twin", ["b"])
+        finder = fabric(left, right)
+        finder.open(left.name("a")).close()
+        right.stop()
+        right.start(["a"])
+        monkeypatch.setattr("serverfree.datamover.fabric._SURVEY_LASTS", 0)
+        with pytest.raises(UnitUnreachable, match="two targets are named"):
+            finder.open(left.name("a"))
+        right.stop()
+        finder.open(left.name("a")).close()
+
     def test_a_portal_and_a_lun_lead_to_its_own(self, storage, fabric) -> None:
         left, right = storage("twin", ["a"]), storage("twin", ["b"])
         finder = fabric(left, right)
@@ -273,4 +303,13 @@ def test_two_ways_to_a_named_target_are_one_unit(storage) -> None:
     unit = finder.open_named(there.iqn, 0)
     assert unit.identity[2] == there.name("a").identifier
     unit.close()
+    finder.close()
+
+
+def test_two_ways_to_a_target_that_announces_neither_are_one_unit(storage) -> None:
+    there = storage("here", ["a"], advertise=[NOWHERE])
+    finder = NetworkFabric([there.portal, ("localhost", there.portal.port)])
+    finder._timing = Timing(connect=0.2)
+    finder.open(there.name("a")).close()
+    finder.open_named(there.iqn, 0).close()
     finder.close()

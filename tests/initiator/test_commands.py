@@ -33,6 +33,7 @@ def san(tmp_path_factory):
 
 class San:
     def __init__(self, folder, storage, mover):
+        self.storage = storage
         self.folder, self.mover = folder, next(iter(mover.units.values())).url
         self.mover_pid = mover.pid
         self.portal = "{}:{}".format(*storage.address)
@@ -213,6 +214,30 @@ def test_a_dry_run_needs_no_copy_manager_and_copies_nothing(san, call):
     assert "block to block" in command["meaning"][3]
     assert digest(san.folder / "two.img") == before
     assert call("xcopy", "--mover", nowhere, san.one, san.two)[0] == 1
+
+
+def test_units_of_one_name_are_not_taken_for_each_other(san, call, tmp_path):
+    """Two systems with the name that both have by default, and with disks of one name."""
+    before = digest(san.folder / "one.img")
+    disk = servers.random_file(tmp_path / "one.img", MIB)
+    with (
+        servers.target("--disk", f"one={disk}") as twin,
+        servers.target(
+            *("--iqn", "iqn.2026-11.com.example:other", "--disk", f"a={tmp_path}/a.img,size=24MiB")
+        ) as other,
+        servers.datamover(twin, san.storage, other) as mover,
+    ):
+        manager = next(iter(mover.units.values())).url
+        code, _, err = call("xcopy", "--mover", manager, twin["one"].url, san.one)
+        assert (code, err.count("\n")) == (1, 1)
+        assert "have one designator" in err
+        code, _, err = call("xcopy", "--mover", manager, other["a"].url, san.one)
+        assert (code, err.count("\n")) == (1, 1)
+        assert "no --reach of the copy manager leads to that unit, or to two" in err
+        assert "two targets are named iqn.2026-11.com.example:storage, at" in mover.log()
+        assert digest(san.folder / "one.img") == before
+        # What only one of them has is found.
+        assert call("xcopy", "--mover", manager, san.two, other["a"].url)[0] == 0
 
 
 def test_copy_results(san, call):
