@@ -3,7 +3,11 @@
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from threading import Condition
+from dataclasses import dataclass, field
+from threading import Event, Lock
+
+from serverfree.datamover.precedence import PRIORITIES, Shares
+from serverfree.scsi.copy_list import NORMAL_PRIORITY
 
 MIB = 1 << 20
 SLAB = MIB
@@ -12,40 +16,81 @@ _KEPT_SLABS = 4  # idle memory of a pool
 _POLL_SECONDS = 0.1
 
 
+@dataclass(slots=True, eq=False)
+class _Place:
+    """Where somebody stands in line."""
+
+    size: int
+    granted: Event = field(default_factory=Event)
+
+
 class BufferPool:
     """What the copies of a process may hold in buffers, `limit` bytes in all."""
 
     def __init__(self, limit: int = DEFAULT_LIMIT) -> None:
         self.limit = limit
+        self._lock = Lock()  # guards all that follows
         self._free: list[bytearray] = []
         self._unreserved = limit
-        self._changed = Condition()
+        self._line: list[deque[_Place]] = [deque() for _ in range(PRIORITIES)]
+        self._shares = Shares()
+        self._owed: deque[int] = deque()  # priorities whose turn it is before more urgent ones
 
     @contextmanager
-    def reserve(self, size: int, aborted: Callable[[], bool]) -> Iterator[int]:
+    def reserve(
+        self, size: int, aborted: Callable[[], bool], priority: int = NORMAL_PRIORITY
+    ) -> Iterator[int]:
         """Set `size` bytes aside (no more than the limit), waiting until they are to be had.
 
-        All at once, so that copies never wait for each other with memory in hand. Yields how many
-        they are, or 0 if `aborted` said so first.
+        All at once, so that copies never wait for each other with memory in hand, and in turns
+        (`datamover.precedence`): nobody is overtaken for needing more. Yields how many they are, or
+        0 if `aborted` said so first.
         """
-        size = min(size, self.limit)
-        with self._changed:
-            while not (granted := self._unreserved >= size) and not aborted():
-                self._changed.wait(_POLL_SECONDS)
-            if granted:
-                self._unreserved -= size
+        place = _Place(min(size, self.limit))
+        with self._lock:
+            self._line[priority].append(place)
+            self._serve()
         try:
-            yield size if granted else 0
+            while not place.granted.wait(_POLL_SECONDS):
+                if aborted():
+                    break
+            yield place.size if place.granted.is_set() else 0
         finally:
-            if granted:
-                with self._changed:
-                    self._unreserved += size
-                    self._changed.notify_all()
+            self._leave(place, priority)
+
+    def _serve(self) -> None:
+        """Give memory to those whose turn it is, as long as there is enough."""
+        while (priority := self._next()) is not None:
+            line = self._line[priority]
+            if line[0].size > self._unreserved:
+                return
+            place = line.popleft()
+            self._unreserved -= place.size
+            place.granted.set()
+            if self._owed:
+                self._owed.popleft()
+            else:
+                self._owed.extend(self._shares.served(priority, self._line))
+
+    def _next(self) -> int | None:
+        while self._owed and not self._line[self._owed[0]]:
+            self._owed.popleft()
+        if self._owed:
+            return self._owed[0]
+        return next((priority for priority, line in enumerate(self._line) if line), None)
+
+    def _leave(self, place: _Place, priority: int) -> None:
+        with self._lock:
+            if place.granted.is_set():
+                self._unreserved += place.size
+            else:
+                self._line[priority].remove(place)
+            self._serve()  # whoever gives up makes way for one who needs less
 
     def take(self, size: int) -> bytearray:
         """Return a buffer of `size` bytes, of whatever content."""
         if size == SLAB:
-            with self._changed:
+            with self._lock:
                 if self._free:
                     return self._free.pop()
         return bytearray(size)
@@ -53,7 +98,7 @@ class BufferPool:
     def give(self, buffer: bytearray) -> None:
         """Take a buffer back that nobody looks at any more."""
         if len(buffer) == SLAB:
-            with self._changed:
+            with self._lock:
                 if len(self._free) < _KEPT_SLABS:
                     self._free.append(buffer)
 

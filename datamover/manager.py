@@ -22,6 +22,7 @@ from serverfree.datamover.held import HELD_DATA_LIMIT
 from serverfree.datamover.offload import MOST_RANGES, Offload, TokenRanOut, Writing, zeroing
 from serverfree.datamover.participants import Participants
 from serverfree.datamover.plan import IMPLEMENTED_SEGMENTS, Planner
+from serverfree.datamover.precedence import Precedence
 from serverfree.datamover.results import LIST_IDENTIFIER_FIELD, RESPONSES
 from serverfree.datamover.units import AttachedUnit, Role
 from serverfree.iscsi.names import Portal
@@ -126,6 +127,7 @@ class CopyManager:
         self._limits = limits
         self._copies = Copies(limits, tolerant=tolerate_duplicate_identifiers)
         self._aliases = Aliases()
+        self._precedence = Precedence()
         self._resets = 0
 
     @property
@@ -451,8 +453,11 @@ class CopyManager:
         """Process the segments; `acting`, as if the nexus itself sent the commands for them."""
         if not copy_list.segments:
             return
-        aborted = copy.activity.aborted
-        with self._pool.reserve(memory_needed(copy_list), aborted) as memory:
+        aborted, priority = copy.activity.aborted, copy_list.priority
+        with (
+            self._pool.reserve(memory_needed(copy_list), aborted, priority) as memory,
+            self._precedence.member(priority, aborted) as end_or_turn,
+        ):
             if not memory:
                 raise CopyAborted(Asc.COMMANDS_CLEARED_BY_DEVICE_SERVER).in_segment(0)
             participants = Participants(
@@ -469,7 +474,7 @@ class CopyManager:
                     len(copy_list.segments),
                     Slabs(self._pool, memory),
                     copy.progress,
-                    aborted,
+                    end_or_turn,
                     copy.held,
                 ).run()
             except CopyAborted:
