@@ -4,6 +4,7 @@ IBM's LTO reference (GA32-0928-06, table 16) says the same, but where it is note
 """
 
 import os
+import resource
 
 import pytest
 
@@ -87,6 +88,32 @@ class TestWrite:
         small.good(locate(8))
         assert small.sense(write(3000), bytes(3000)) == sense(0xD, 0x0002, 3000, eom=True)
         assert small.good(read(1000)) == bytes(1000)
+
+    @pytest.mark.parametrize("fixed", [False, True])
+    def test_full_host_disk_is_volume_overflow_with_what_was_not_written(self, drive, fixed):
+        """Far from the end of the cartridge: the file system beneath it has no more room."""
+        data = os.urandom(50_000)
+        blocks = [data[at : at + 5000] for at in range(0, 50_000, 5000)]
+        if fixed:
+            drive.set_block_length(5000)
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (22_000, hard))
+        try:
+            if fixed:
+                refused = drive.sense(write(10, fixed=True), data)
+            else:
+                for block in blocks[:4]:
+                    drive.good(write(5000), block)
+                refused = drive.sense(write(5000), blocks[4])
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert refused == sense(0xD, 0x0002, 6 if fixed else 5000, eom=True)
+        assert drive.block == 4
+        drive.good(REWIND)
+        drive.set_block_length(0)
+        assert [drive.good(read(5000)) for _ in range(4)] == blocks[:4]
+        assert drive.sense(read(1)) == sense(8, 0x0005, 1)
+        drive.good(write(5000), blocks[4])
 
     def test_filemark_in_the_early_warning_zone(self, small):
         for _ in range(8):
