@@ -1,4 +1,4 @@
-"""Blocks of one disk straight to another: both lie in this process, so no data need come here.
+"""Whole blocks from one disk to another where both lie in this process: no data need come here.
 
 A unit of this process can read without moving what it reads, and another one take it from where
 it is stored. Both obey the commands that a copy sends to any disk, READ(16) and WRITE(16), with all
@@ -10,16 +10,16 @@ from collections.abc import Callable
 from functools import cache
 from typing import Protocol, runtime_checkable
 
-from serverfree.datamover.buffers import ByteQueue, Slabs
-from serverfree.datamover.endpoints import Disk, DiskRun, finish_read, finish_write
+from serverfree.datamover.buffers import Slabs
+from serverfree.datamover.endpoints import DiskRun, finish_read, finish_write
 from serverfree.datamover.errors import CopyAborted
-from serverfree.datamover.steps import Progress, Step
+from serverfree.datamover.steps import Extents, Progress, Step
 from serverfree.datamover.units import Aborted, CopyUnit, Issued, Role
 from serverfree.scsi.device import Result
+from serverfree.scsi.sense import Asc
 from serverfree.scsi.status import Status
 
-DIRECT = 32 << 10
-"""Bytes of a segment for which it pays: many small ones are read together."""
+_LEAST = 32 << 10  # bytes of an extent for which it pays: many short ones are read together
 
 
 @runtime_checkable
@@ -54,67 +54,146 @@ def _takes(kind: type) -> bool:
     return issubclass(kind, Taker)
 
 
-def may_go_directly(source: Disk, destination: Disk) -> bool:
-    """Whether blocks of one disk can go straight to the other."""
-    return _lends(type(source.unit.attached)) and _takes(type(destination.unit.attached))
-
-
-def goes_directly(step: Step, source_data: ByteQueue, destination_data: ByteQueue) -> bool:
-    """Whether a step moves whole blocks between two units of this process, and nothing else.
-
-    The two queues hold what segments before it have left over.
-    """
-    source, destination = step.source, step.destination
+def goes_directly(extents: Extents) -> bool:
+    """Whether these blocks can go straight from the one unit to the other, and had better."""
     return (
-        isinstance(source, DiskRun)
-        and isinstance(destination, DiskRun)
-        and source.length >= DIRECT
-        and source.length == destination.length == step.move.processed
-        and not (source.skip or destination.skip or step.read)
-        and not (source_data.length or destination_data.length or step.holds)
-        and may_go_directly(source.endpoint, destination.endpoint)
-        and not source.meets(destination)
+        _lends(type(extents.source.unit.attached))
+        and _takes(type(extents.destination.unit.attached))
+        and sum(blocks for _, _, blocks in extents.extents) * extents.source.block_length
+        >= _LEAST * len(extents.extents)
     )
 
 
-def copy_directly(step: Step, slabs: Slabs, progress: Progress, check: Callable[[], None]) -> None:
-    """Do all of a step that `goes_directly`, no write being under way.
+def all_of(step: Step) -> Extents | None:
+    """Return what a step that has not begun does, if it moves whole blocks that go directly.
 
-    `check` raises Aborted where the copy is to end. Raises CopyAborted, Aborted.
+    Nothing that segments before it have left over must be there.
     """
     source, destination = step.source, step.destination
-    assert isinstance(source, DiskRun)
-    assert isinstance(destination, DiskRun)
-    step.read = step.to_read
-    block = max(source.endpoint.block_length, destination.endpoint.block_length)
-    piece = max(block, min(source.piece, destination.piece) // block * block)
-    for offset in range(0, source.length, piece):
-        check()
-        size = min(piece, source.length - offset)
+    if (
+        isinstance(source, DiskRun)
+        and isinstance(destination, DiskRun)
+        and source.length == destination.length == step.move.processed
+        and step.counted
+        and not (source.skip or destination.skip or step.read or step.holds)
+        and not source.meets(destination)
+    ):
+        extent = source.lba, destination.lba, source.blocks
+        extents = Extents(source.endpoint, destination.endpoint, step.number, [extent])
+        return extents if goes_directly(extents) else None
+    return None
+
+
+class DirectCopy:
+    """Copies `Extents` that can go directly, in their order; done when `run` returns.
+
+    The number of blocks of an extent is that of the source's, whatever the destination's are.
+    """
+
+    def __init__(
+        self, extents: Extents, slabs: Slabs, progress: Progress, aborted: Callable[[], bool]
+    ) -> None:
+        self._first, self._extents = extents.first, extents.extents
+        self._source, self._destination = extents.source, extents.destination
+        lender, taker = extents.source.unit.attached, extents.destination.unit.attached
+        assert isinstance(lender, Lender)
+        assert isinstance(taker, Taker)
+        self._lender, self._taker = lender, taker
+        self._slabs = slabs
+        self._progress = progress
+        self._aborted = aborted
+        # Bytes of a block on either side, and of all blocks that one command may move.
+        self._from, self._to = extents.source.block_length, extents.destination.block_length
+        disks = extents.source, extents.destination
+        most = min(disk.transfer_blocks * disk.block_length for disk in disks)
+        self._most = max(self._from, self._to, most - most % max(self._from, self._to))
+
+    def run(self) -> None:
+        """Copy them all. Raises CopyAborted."""
+        at = 0
+        while at < len(self._extents):
+            count, size = self._adjacent(at)
+            if count == 1 or not self._copy_together(at, count, size):
+                for index in range(at, at + count):
+                    self._copy(index)
+            at += count
+
+    def _adjacent(self, first: int) -> tuple[int, int]:
+        """Return how many extents from here on one command could copy, and how many bytes."""
+        source, destination, blocks = self._extents[first]
+        source, destination = source * self._from, destination * self._to
+        size = blocks * self._from
+        count = 1
+        for index in range(first + 1, len(self._extents)):
+            source_lba, destination_lba, blocks = self._extents[index]
+            if (
+                source_lba * self._from != source + size
+                or destination_lba * self._to != destination + size
+                or size + blocks * self._from > self._most
+            ):
+                break
+            size += blocks * self._from
+            count += 1
+        return count, size
+
+    def _copy_together(self, first: int, count: int, size: int) -> bool:
+        """Return whether that was done: only by itself can an extent fail in its own segment."""
+        source, destination, _ = self._extents[first]
+        self._progress.segments_processed = self._first + first + 1
         try:
-            if not _hand_over(source, destination, offset, size):
-                _copy_through_memory(source, destination, offset, size, slabs)
+            if self._aborted() or not self._hand_over(source, destination, size):
+                return False
+        except CopyAborted as failure:
+            raise failure.in_segment(self._first + first) from None
+        self._progress.segments_processed = self._first + first + count
+        self._progress.bytes_written += size
+        return True
+
+    def _copy(self, index: int) -> None:
+        source, destination, blocks = self._extents[index]
+        self._progress.segments_processed = self._first + index + 1
+        length = blocks * self._from
+        done = 0
+        try:
+            while done < length:
+                if self._aborted():
+                    raise CopyAborted(Asc.COMMANDS_CLEARED_BY_DEVICE_SERVER)
+                size = min(self._most, length - done)
+                places = source + done // self._from, destination + done // self._to
+                if not self._hand_over(*places, size):
+                    self._copy_through_memory(*places, size)
+                done += size
+                self._progress.bytes_written += size
+        except Aborted:
+            failure = CopyAborted(Asc.COMMANDS_CLEARED_BY_DEVICE_SERVER)
         except CopyAborted as error:
-            raise error.in_segment(step.number, step.residual) from None
-        step.written += size
-        progress.bytes_written += size
+            failure = error
+        else:
+            return
+        residual = (length - done) // self._to if done else None
+        raise failure.in_segment(self._first + index, residual)
 
+    def _hand_over(self, source: int, destination: int, size: int) -> bool:
+        read = self._source.read_cdb(source, size // self._from)
+        result, lent = self._lender.lend(read)
+        if not _went_well(self._source.unit, Role.SOURCE, result) or lent is None:
+            return False
+        write = self._destination.write_cdb(destination, size // self._to)
+        result, taken = self._taker.take(write, lent)
+        return _went_well(self._destination.unit, Role.DESTINATION, result) and taken
 
-def _hand_over(source: DiskRun, destination: DiskRun, offset: int, size: int) -> bool:
-    lender, taker = source.unit.attached, destination.unit.attached
-    assert isinstance(lender, Lender)
-    assert isinstance(taker, Taker)
-    result, lent = lender.lend(source.endpoint.read_cdb(*_place(source, offset, size)))
-    if not _went_well(source.unit, Role.SOURCE, result) or lent is None:
-        return False
-    write = destination.endpoint.write_cdb(*_place(destination, offset, size))
-    result, taken = taker.take(write, lent)
-    return _went_well(destination.unit, Role.DESTINATION, result) and taken
-
-
-def _place(run: DiskRun, offset: int, size: int) -> tuple[int, int]:
-    length = run.endpoint.block_length
-    return run.lba + offset // length, size // length
+    def _copy_through_memory(self, source: int, destination: int, size: int) -> None:
+        read = self._source.run(source, size // self._from)
+        write = self._destination.run(destination, size // self._to)
+        chunk = self._slabs.carve(size, force=True)
+        assert chunk is not None
+        try:
+            issued = read.read(0, chunk[0])
+            _end(read, issued, lambda: finish_read(read, issued, size))
+            written = write.write(0, [chunk[0]], size)
+            _end(write, written, lambda: _finish_write(write, written, size))
+        finally:
+            self._slabs.release([chunk])
 
 
 def _went_well(unit: CopyUnit, role: Role, result: Result) -> bool:
@@ -125,20 +204,6 @@ def _went_well(unit: CopyUnit, role: Role, result: Result) -> bool:
     if not unit.may_tell_more(result):
         raise unit.failure(role, result)
     return False
-
-
-def _copy_through_memory(
-    source: DiskRun, destination: DiskRun, offset: int, size: int, slabs: Slabs
-) -> None:
-    chunk = slabs.carve(size, force=True)
-    assert chunk is not None
-    try:
-        issued = source.read(offset, chunk[0])
-        _end(source, issued, lambda: finish_read(source, issued, size))
-        written = destination.write(offset, [chunk[0]], size)
-        _end(destination, written, lambda: _finish_write(destination, written, size))
-    finally:
-        slabs.release([chunk])
 
 
 def _end(run: DiskRun, issued: Issued, finish: Callable[[], None]) -> None:

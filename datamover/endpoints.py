@@ -25,7 +25,8 @@ _SMALL = 32 << 10  # commands of less travel together
 # The hottest CDBs of a copy: `block.Read16(lba=..., blocks=...).pack()` takes ten times as long.
 _CDB_16 = Struct(">BxQIxx")
 _READ_16, _WRITE_16 = int(block.Read16.OPCODE), int(block.Write16.OPCODE)
-TAPE_DEPTH = 1  # a second one could move the tape on from where the first one failed
+TAPE_DEPTH = 4  # commands under way at a tape that stands still where one fails; else one
+_NACA = 0x04
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +68,15 @@ class Disk:
 class Tape:
     """A sequential-access device as copy source or destination (implicit address mode).
 
-    `block_length` is 0 for variable-length blocks, else that of FIXED commands.
+    `block_length` is 0 for variable-length blocks, else that of FIXED commands. With `naca` a
+    command that fails stops those behind it (SAM-5 5.9): without, a second one under way could move
+    the tape on from where the first one failed.
     """
 
     unit: CopyUnit
     block_length: int
     pad: bool
+    naca: bool = False
 
     def transfer_bytes(self, transfer_length: int) -> int:
         """Return how many bytes a command of this transfer length moves (SPC-4 table 138)."""
@@ -115,6 +119,7 @@ class DiskRun:
     piece: int = field(init=False)  # bytes in one command
 
     depth: ClassVar[int] = DISK_DEPTH
+    in_order: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         endpoint = self.endpoint
@@ -161,6 +166,9 @@ class DiskRun:
         """Return how much a command that did not end well has written: of a disk, unknown."""
         return 0
 
+    def failed(self, result: Result | None) -> None:
+        """A command has not ended well: a disk has no position to keep."""
+
     def meets(self, other: "DiskRun | TapeRun | None") -> bool:
         """Whether both touch a block of the same unit."""
         return (
@@ -173,8 +181,10 @@ class DiskRun:
 
 
 @lru_cache(maxsize=64)
-def _tape_cdb(kind: type[stream.Read6 | stream.Write6], fixed: bool, length: int) -> bytes:
-    return kind(fixed=fixed, length=length).pack()
+def _tape_cdb(writes: bool, fixed: bool, length: int, naca: bool) -> bytes:
+    kind = stream.Write6 if writes else stream.Read6
+    *cdb, _ = kind(fixed=fixed, length=length).pack()
+    return bytes((*cdb, _NACA if naca else 0))
 
 
 @dataclass(slots=True)
@@ -187,23 +197,34 @@ class TapeRun:
     unit: CopyUnit = field(init=False)
     length: int = field(init=False)  # bytes, all of it
     piece: int = field(init=False)  # bytes in one command
+    depth: int = field(init=False)
 
-    depth: ClassVar[int] = TAPE_DEPTH
+    in_order: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         self.unit = self.endpoint.unit
+        self.depth = TAPE_DEPTH if self.endpoint.naca else 1
         self.piece = self.endpoint.transfer_bytes(self.transfer_length)
         self.length = self.transfers * self.piece
 
     def read(self, offset: int, buffer: memoryview) -> Issued:
         """Read the next transfer. SILI is zero (6.4.5.4): a block of another length is an error."""
-        cdb = _tape_cdb(stream.Read6, bool(self.endpoint.block_length), self.transfer_length)
+        cdb = self._cdb(writes=False)
         return self.unit.issue(cdb, data_in=buffer)
 
     def write(self, offset: int, buffers: Sequence[Buffer], size: int) -> Issued:
         """Write the next transfer."""
-        cdb = _tape_cdb(stream.Write6, bool(self.endpoint.block_length), self.transfer_length)
+        cdb = self._cdb(writes=True)
         return self.unit.issue(cdb, data_out=buffers)
+
+    def _cdb(self, *, writes: bool) -> bytes:
+        endpoint = self.endpoint
+        return _tape_cdb(writes, bool(endpoint.block_length), self.transfer_length, endpoint.naca)
+
+    def failed(self, result: Result | None) -> None:
+        """A command has not ended well, and nobody waits for another: let the drive go on."""
+        if self.endpoint.naca and result is not None and result.status is Status.CHECK_CONDITION:
+            self.unit.clear_allegiance()
 
     def edges(self, offset: int, size: int) -> tuple[int, int]:
         """Transfers are meant whole."""
@@ -254,14 +275,22 @@ class Edges:
 NO_EDGES = Edges(memoryview(b""), memoryview(b""))
 
 
-def finish_read(run: Run, issued: Issued, size: int, role: Role = Role.SOURCE) -> None:
-    """Wait for a read. Raises CopyAborted unless all of it came, Aborted."""
-    check_read(run.unit, issued.wait(), size, role)
+def finish_read(
+    run: Run, issued: Issued, size: int, role: Role = Role.SOURCE, *, alone: bool = True
+) -> None:
+    """Wait for a read. Raises CopyAborted unless all of it came, Aborted.
+
+    `alone` is whether no other command is under way behind it, so that it may be sent again: a tape
+    that was too busy for this one may not have been for those.
+    """
+    check_read(run, issued.wait(again=alone or not run.in_order), size, role)
 
 
-def check_read(unit: CopyUnit, result: Result | None, size: int, role: Role = Role.SOURCE) -> None:
+def check_read(run: Run, result: Result | None, size: int, role: Role = Role.SOURCE) -> None:
     """Raise CopyAborted unless a read has brought all that it was to bring."""
+    unit = run.unit
     if result is None or result.status is not Status.GOOD:
+        run.failed(result)
         raise unit.failure(role, result)
     if result.transferred < size:
         raise CopyAborted(Asc.COPY_TARGET_DEVICE_DATA_UNDERRUN, unit.pointer)
@@ -269,14 +298,17 @@ def check_read(unit: CopyUnit, result: Result | None, size: int, role: Role = Ro
         raise CopyAborted(Asc.COPY_TARGET_DEVICE_DATA_OVERRUN, unit.pointer)
 
 
-def finish_write(run: Run, issued: Issued, size: int) -> tuple[int, CopyAborted | None]:
+def finish_write(
+    run: Run, issued: Issued, size: int, *, alone: bool = True
+) -> tuple[int, CopyAborted | None]:
     """Wait for a write; return what it has written, and the failure if it was one.
 
-    Raises Aborted.
+    `alone` as of `finish_read`. Raises Aborted.
     """
-    result = issued.wait()
+    result = issued.wait(again=alone or not run.in_order)
     if result is not None and result.status is Status.GOOD:
         return size, None
+    run.failed(result)
     failure = run.unit.failure(Role.DESTINATION, result)
     return (0 if result is None else run.written(result, size)), failure
 

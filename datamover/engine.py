@@ -13,7 +13,7 @@ from itertools import islice
 from serverfree.datamover.buffers import ByteQueue, Chunk, Slabs
 from serverfree.datamover.descending import copy_descending, would_overwrite_its_source
 from serverfree.datamover.digests import Digests
-from serverfree.datamover.direct import copy_directly, goes_directly
+from serverfree.datamover.direct import DirectCopy, all_of, goes_directly
 from serverfree.datamover.endpoints import (
     DISK_DEPTH,
     DISK_WINDOW,
@@ -47,10 +47,10 @@ class _Read:
     issued: Issued
     size: int  # bytes of the command, which may be one with those of the segments behind
 
-    def finish(self) -> None:
-        """Wait until it is here. Raises CopyAborted, Aborted."""
+    def finish(self, *, alone: bool) -> None:
+        """Wait until it is here; `alone` if no other is under way. Raises CopyAborted, Aborted."""
         view, unit = self.chunk[0], self.run.unit
-        result = self.issued.wait()
+        result = self.issued.wait(again=alone or not self.run.in_order)
         if (
             self.size > len(view)
             and unit.may_tell_more(result)
@@ -59,7 +59,7 @@ class _Read:
             # Only on its own can a read fail in its own segment, and for its own blocks.
             self.issued, self.size = self.run.read(self.offset, view), len(view)
             result = self.issued.wait()
-        check_read(unit, result, self.size)
+        check_read(self.run, result, self.size)
 
 
 @dataclass(slots=True)
@@ -147,7 +147,8 @@ class Engine:
         extents = self._planner.extents(number)
         if extents is None:
             return 0
-        ExtentCopy(extents, self._slabs, self._progress, self._aborted).run()
+        kind = DirectCopy if goes_directly(extents) else ExtentCopy
+        kind(extents, self._slabs, self._progress, self._aborted).run()
         self._planned += len(extents.extents)
         return len(extents.extents)
 
@@ -198,9 +199,10 @@ class Engine:
             self._settle_writes()
             copy_descending(step, carried, edges, self._workshop())
             return
-        if goes_directly(step, self._source, self._destination) and not self._digests.wanted:
+        if not (carried or self._digests.wanted) and (extents := all_of(step)) is not None:
             self._settle_writes()
-            copy_directly(step, self._slabs, self._progress, self._check_abort)
+            step.read = step.to_read
+            DirectCopy(extents, self._slabs, self._progress, self._aborted).run()
             return
         self._may_read_current = True
         self._stream(step, edges)
@@ -280,7 +282,7 @@ class Engine:
         self._check_abort()
         read = self._reads[0]
         try:
-            read.finish()
+            read.finish(alone=len(self._reads) == 1)
             self._read_ended()
         except CopyAborted as error:
             self._read_ended()
@@ -442,7 +444,9 @@ class Engine:
         """Wait for the first write under way; reads go on meanwhile."""
         self._read_ahead()
         write = self._writes[0]
-        written, failure = finish_write(write.run, write.issued, write.size)
+        written, failure = finish_write(
+            write.run, write.issued, write.size, alone=len(self._writes) == 1
+        )
         self._writes.popleft()
         self._writing -= write.size
         self._slabs.release(write.chunks)

@@ -183,12 +183,12 @@ class ExtentCopy:
             for _ in range(command.extents):
                 index, lba, _, blocks = batch.pieces[number]
                 view = batch.chunk[0][at : at + blocks * self._block]
+                run = self._source.run(lba, blocks)
                 try:
                     if apart:
-                        run = self._source.run(lba, blocks)
                         finish_read(run, run.read(0, view), len(view))
                     else:
-                        check_read(unit, result, size)
+                        check_read(run, result, size)
                 except CopyAborted as failure:
                     self._write_first(batch, number)
                     self._finish_writes()

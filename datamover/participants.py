@@ -9,6 +9,7 @@ from serverfree.datamover.rods import RodDevice
 from serverfree.datamover.units import (
     BLOCK_TYPES,
     Activity,
+    AllegiantUnit,
     AttachedUnit,
     CopyUnit,
     Facts,
@@ -229,7 +230,8 @@ def _open_tape(unit: CopyUnit, facts: Facts, cscd: Cscd | None) -> Tape:
     assert isinstance(stated, StreamParameters), "the parameter list pairs them by device type"
     if stated.fixed and facts.block_length not in (None, stated.block_length):
         raise _contradicts(unit, 29)
-    return Tape(unit, stated.block_length, stated.pad)
+    naca = facts.normal_aca and isinstance(unit.attached, AllegiantUnit)
+    return Tape(unit, stated.block_length, stated.pad, naca)
 
 
 def _contradicts(unit: CopyUnit, byte: int) -> CopyAborted:

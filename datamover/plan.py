@@ -10,7 +10,6 @@ from functools import partial
 from itertools import groupby
 from typing import cast
 
-from serverfree.datamover.direct import DIRECT, may_go_directly
 from serverfree.datamover.endpoints import Disk, DiskRun, Tape, TapeRun
 from serverfree.datamover.errors import CopyAborted, in_descriptor
 from serverfree.datamover.participants import Participants
@@ -53,7 +52,6 @@ from serverfree.scsi.copy_segments import (
 )
 from serverfree.scsi.sense import Asc
 
-_ANY = 1 << 32
 _LONG_EXTENT = 4096  # blocks that are worth reading ahead by themselves
 _REGISTER, _REGISTER_AND_MOVE = 0x00, 0x07  # service actions of PERSISTENT RESERVE OUT
 
@@ -105,29 +103,28 @@ class Planner:
         end = self._runs.pop(number, None)
         if end is None or self._residue.source or self._residue.destination or self.wants_digests:
             return None
-        segments = cast("list[BlockToBlock]", self._list.segments[number:end])
+        segments = cast("Sequence[BlockToBlock]", self._list.segments)
         try:
-            source = self._participants.disk(segments[0].source, Role.SOURCE)
-            destination = self._participants.disk(segments[0].destination, Role.DESTINATION)
+            source = self._participants.disk(segments[number].source, Role.SOURCE)
+            destination = self._participants.disk(segments[number].destination, Role.DESTINATION)
         except CopyAborted:
             return None
         one_unit = source.unit.attached is destination.unit.attached
-        block = source.block_length
-        if one_unit or block != destination.block_length:
+        if one_unit or source.block_length != destination.block_length:
             return None
-        # What is worth handing over in the process is left to steps.
-        most = DIRECT // block if may_go_directly(source, destination) else _ANY
-        extents = [(one.source_lba, one.destination_lba, one.number_of_blocks) for one in segments]
-        for at, (source_lba, destination_lba, blocks) in enumerate(extents):
+        extents = []
+        for at in range(number, end):
+            one = segments[at]
+            blocks = one.number_of_blocks
             if (
-                not 0 < blocks < most
-                or source_lba + blocks > source.blocks
-                or destination_lba + blocks > destination.blocks
+                not blocks
+                or one.source_lba + blocks > source.blocks
+                or one.destination_lba + blocks > destination.blocks
             ):
-                if at + 1 < end - number:
-                    self._runs[number + at + 1] = end
-                del extents[at:]
+                if at + 1 < end:
+                    self._runs[at + 1] = end
                 break
+            extents.append((one.source_lba, one.destination_lba, blocks))
         return Extents(source, destination, number, extents) if extents else None
 
     def step(self, number: int) -> Step:

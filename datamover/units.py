@@ -48,12 +48,14 @@ class Role(Enum):
 class Facts:
     """What a unit has said of itself; true until a unit attention says that something changed.
 
+    `normal_aca`: after a command with NACA that fails, nothing more runs until that is cleared.
     `blocks`, `block_length` and `transfer_blocks` (the most one command may move, 0 for no limit)
     are those of a disk; of a tape, `block_length` is that of its mode parameters, None where it
     does not tell.
     """
 
     device_type: int
+    normal_aca: bool = False
     blocks: int = 0
     block_length: int | None = None
     transfer_blocks: int = 0
@@ -132,6 +134,14 @@ class BatchUnit(Protocol):
         """Send commands together."""
 
 
+@runtime_checkable
+class AllegiantUnit(Protocol):
+    """A unit whose ACA condition can be cleared (SAM-5 5.9)."""
+
+    def clear_allegiance(self) -> None:
+        """End it, and what is under way there before. Raises one of CARRIER_FAILURES."""
+
+
 class Outbox:
     """The units of one copy that have commands enqueued."""
 
@@ -195,10 +205,11 @@ class Issued:
         except CARRIER_FAILURES:
             return None
 
-    def wait(self) -> Result | None:
-        """Return how it ended, None if the unit will never say. Sends again a bounded while.
+    def wait(self, *, again: bool = True) -> Result | None:
+        """Return how it ended, None if the unit will never say.
 
-        Raises Aborted when the copy is to end first; the command is still under way then.
+        What the unit was too busy for is sent `again`, for a bounded while. Raises Aborted when the
+        copy is to end first; the command is still under way then.
         """
         pause = _FIRST_PAUSE
         if self._outbox is not None and not getattr(self._pending, "done", False):
@@ -212,7 +223,7 @@ class Issued:
                 if self._activity.aborted():
                     raise Aborted from None
                 continue
-            if result.status not in _RETRIED or pause > _FIRST_PAUSE * 2**_RETRIES:
+            if not again or result.status not in _RETRIED or pause > _FIRST_PAUSE * 2**_RETRIES:
                 self._activity.count(result)
                 return result
             if self._activity.aborted():
@@ -393,6 +404,12 @@ class CopyUnit:
             issued.settle(self.give_up)
             raise
 
+    def clear_allegiance(self) -> None:
+        """Let the unit go on after an error of a command with NACA."""
+        if isinstance(self.attached, AllegiantUnit):
+            with contextlib.suppress(*CARRIER_FAILURES):  # whoever uses it next will learn of it
+                self.attached.clear_allegiance()
+
     def give_up(self) -> None:
         """Let go of a unit that answers too late: its commands end with the way to it."""
         self.broken = True
@@ -475,7 +492,7 @@ class CopyUnit:
         inquiry = StandardInquiry.unpack(buffer)
         if inquiry.qualifier != Qualifier.CONNECTED:
             raise self.unreachable()
-        return Facts(inquiry.device_type)
+        return Facts(inquiry.device_type, inquiry.normal_aca)
 
     def _clear_attentions(self, role: Role) -> bool:
         """Return whether there were any. Raises what TEST UNIT READY says besides."""

@@ -29,6 +29,7 @@ from serverfree.scsi.luns import lun_list_length, pack_lun, unpack_lun_list
 
 DEFAULT_INITIATOR_NAME = "iqn.2026-11.com.example:initiator"
 _MAX_REDIRECTS = 4
+_MANAGEMENT = 30.0  # seconds for a task management function that a copy waits for
 
 
 class CommandTimeout(Exception):
@@ -503,6 +504,14 @@ class LogicalUnit:
             self.session,
             self.session._submit(self._lun_field, cdb, data_out, data_in, at_once=False),
         )
+
+    def clear_allegiance(self) -> None:
+        """End an ACA condition of ours, after everything that is under way here (SAM-5 5.9.2.6).
+
+        Raises SessionLost.
+        """
+        self.session._manage(TaskFunction.ABORT_TASK_SET, self._lun_field, None, _MANAGEMENT)
+        self.session._manage(TaskFunction.CLEAR_ACA, self._lun_field, None, _MANAGEMENT)
 
     def submit_all(self, commands: Sequence[Order]) -> PendingCommands:
         """Send commands together and return at once. Raises SessionLost."""

@@ -221,7 +221,7 @@ def test_disk_is_read_ahead_and_written_in_depth() -> None:
     assert destination.deepest >= 4
 
 
-def test_tape_has_one_command_at_a_time() -> None:
+def test_tape_without_aca_has_one_command_at_a_time() -> None:
     disk, tape = FakeDisk(noise(4 * MIB), lazy=True), FakeTape(lazy=True)
     copy([disk, tape], [BlockToStream(0, 1, 0x10000, 8192, 0)])
     copy([tape, disk], [Locate(0, 0), StreamToBlock(0, 1, 0x10000, 8192, 0)])

@@ -16,6 +16,7 @@ FILEMARK = None  # a filemark among a tape's blocks
 
 TEST_UNIT_READY, INQUIRY, MODE_SENSE_6 = 0x00, 0x12, 0x1A
 READ_6, WRITE_6, WRITE_FILEMARKS_6, LOCATE_10 = 0x08, 0x0A, 0x10, 0x2B
+_CONTROL_6, _NACA, _FIRST_OF_10 = 5, 0x04, 0x20
 READ_CAPACITY_10, READ_16, WRITE_16, READ_CAPACITY_16 = 0x25, 0x88, 0x8A, 0x9E
 
 
@@ -93,12 +94,20 @@ class FakeDevice:
         self.faults: dict[tuple[int, int], Result | Exception] = {}
         self._counts: dict[int, int] = {}
         self._queue: deque[_Pending] = deque()
+        self.normal_aca = False  # a command with NACA that fails stops the others (SAM-5 5.9)
+        self.faulted = False
         self.under_way = 0
         self.deepest = 0
 
     def fail(self, opcode: int, nth: int, answer: Result | Exception) -> None:
         """Let the nth command (from 0) with this operation code end so, and do nothing."""
         self.faults[opcode, nth] = answer
+
+    def clear_allegiance(self) -> None:
+        """ABORT TASK SET, CLEAR ACA (SAM-5 7.3, 7.5)."""
+        while self._queue:
+            self._queue.popleft().result = Result(Status.TASK_ABORTED)
+        self.faulted = False
 
     def submit(
         self,
@@ -120,6 +129,16 @@ class FakeDevice:
         self.closed.append(broken)
 
     def _answer(self, cdb: bytes, out: bytes, into: memoryview | None) -> Result | Exception:
+        if self.faulted:
+            return Result(Status.ACA_ACTIVE)
+        answer = self._judge(cdb, out, into)
+        failed = isinstance(answer, Result) and answer.status is Status.CHECK_CONDITION
+        if failed and cdb[_CONTROL_6] & _NACA and cdb[0] < _FIRST_OF_10:
+            assert self.normal_aca, "NACA where INQUIRY does not say NORMACA"
+            self.faulted = True
+        return answer
+
+    def _judge(self, cdb: bytes, out: bytes, into: memoryview | None) -> Result | Exception:
         nth = self._counts.get(cdb[0], 0)
         self._counts[cdb[0]] = nth + 1
         fault = self.faults.get((cdb[0], nth))
@@ -131,7 +150,9 @@ class FakeDevice:
         if cdb[0] == TEST_UNIT_READY:
             return Result(Status.GOOD)
         if cdb[0] == INQUIRY and not cdb[1] & 1:
-            return give(into, bytes([self.qualifier << 5 | self.device_type, 0, 6, 2, 91]))
+            aca = 0x20 if self.normal_aca else 0
+            kind = self.qualifier << 5 | self.device_type
+            return give(into, bytes([kind, 0, 6, aca | 2, 91]))
         return self.command(cdb, out, into)
 
     def command(self, cdb: bytes, out: bytes, into: memoryview | None) -> Result:
