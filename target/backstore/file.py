@@ -52,6 +52,7 @@ class FileStore:
         self.granularity = max(512, os.fstatvfs(fd).f_frsize)
         self._fd = fd
         self._lost: OSError | None = None
+        self._shares = True  # as far as is known
         self._map = self._mapped()
         self.can_discard = thin and (readonly or self._can_punch())
 
@@ -111,9 +112,10 @@ class FileStore:
         Measured on ext4: that takes two thirds of the time of reading and writing them, and of
         copy_file_range, which without shared extents goes through a pipe, page by page.
         """
-        if self.can_discard:  # else its space is its own, for writes that must not run out of it
+        # The space of a full disk is its own, for writes that must not run out of it.
+        if self.can_discard and self._shares:
             with data.store.shared(data.offset, data.length) as place:
-                if place is not None and self._clone(offset, *place, data.length):
+                if place is not None and self._share(offset, *place, data.length):
                     return
         shift = offset - data.offset
         for at, length, has_data in data.store.extents(data.offset, data.length):
@@ -124,11 +126,13 @@ class FileStore:
             else:
                 self.zero(at + shift, length)
 
-    def _clone(self, offset: int, descriptor: int, start: int, length: int) -> bool:
+    def _share(self, offset: int, descriptor: int, start: int, length: int) -> bool:
         wanted = _CLONE_RANGE.pack(descriptor, start, length, offset)
         try:
             fcntl.ioctl(self._fd, _FICLONERANGE, wanted)
-        except OSError:  # no such file system, not the same one, not on its blocks, ...
+        except OSError as error:
+            # Not the same file system, not on its blocks, ... or it never will.
+            self._shares = error.errno not in (errno.EOPNOTSUPP, errno.ENOTTY)
             return False
         return True
 

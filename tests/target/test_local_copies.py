@@ -11,7 +11,8 @@ from threading import Thread
 
 import pytest
 
-from serverfree.datamover import direct, engine
+from serverfree.datamover import engine
+from serverfree.datamover.direct import DirectCopy
 from serverfree.datamover.manager import CopyManager
 from serverfree.scsi.copy_cscd import BlockParameters, IdentificationCscd
 from serverfree.scsi.copy_list import CopyList
@@ -245,7 +246,7 @@ class Fault:
     segments: tuple[Segment, ...] = (WHOLE,)
 
 
-FIRST = BlockToBlock(0, 1, 64, 0, 0)
+FIRST = BlockToBlock(0, 1, 2048, 0, 0)
 FAULTS = {
     "nothing": Fault(None),
     "bad block": Fault((0x0D01, 3, 0x1100), wrap_source=unreadable),
@@ -272,7 +273,7 @@ FAULTS = {
     ),
     "source stopped": Fault((0x0D01, 2, 0x0402), prepare=lambda pair: stop(pair, pair.source)),
     "beyond the end": Fault(
-        (0x0000, 0, 0), segments=(FIRST, BlockToBlock(0, 1, 64, 64, BLOCKS - 32))
+        (0x0000, 0, 0), segments=(FIRST, BlockToBlock(0, 1, 128, 64, BLOCKS - 32))
     ),
 }
 
@@ -284,7 +285,7 @@ def test_faults_are_told_as_those_of_a_copy_through_memory(
     fault = FAULTS[name]
     tries = [0]
 
-    def hand_over(*arguments: object, real: Callable[..., bool] = direct._hand_over) -> bool:
+    def hand_over(*arguments: object, real: Callable[..., bool] = DirectCopy._hand_over) -> bool:
         tries[0] += 1
         return real(*arguments)
 
@@ -299,10 +300,11 @@ def test_faults_are_told_as_those_of_a_copy_through_memory(
         pair.close()
         return found
 
-    monkeypatch.setattr(direct, "_hand_over", hand_over)
+    monkeypatch.setattr(DirectCopy, "_hand_over", hand_over)
     reply, copied, status = outcome("direct")
     assert tries[0] > 0 or name == "source stopped"  # whose readiness is looked at first
-    monkeypatch.setattr(engine, "goes_directly", lambda *_: False)
+    monkeypatch.setattr(engine, "goes_directly", lambda _: False)
+    monkeypatch.setattr(engine, "all_of", lambda _: None)
     memory_reply, memory_copied, memory_status = outcome("memory")
     assert reply.status is memory_reply.status
     assert copied == memory_copied
