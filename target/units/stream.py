@@ -495,7 +495,7 @@ class StreamUnit(Unit):
         self.modes.forget(nexus)
 
     def reset(self) -> None:
-        """LOGICAL UNIT RESET: settings go back and the medium may be removed.
+        """LOGICAL UNIT RESET: settings and TapeAlert flags go, and the medium may be removed.
 
         The position stays: initiators are told to find out where they are, and one that does not
         listen shall not overwrite the tape from its beginning.
@@ -504,6 +504,7 @@ class StreamUnit(Unit):
             self.modes = StreamModes(self.profile.density)
             self.encryption = StreamEncryption()
             self.preventing.clear()
+            self.alerts.clear()
         super().reset()
 
     def close(self) -> None:

@@ -126,25 +126,33 @@ def _space_filemarks_back(medium: Medium, count: int) -> None:
 
 
 def _space_runs_forward(medium: Medium, count: int) -> None:
-    """Go behind the next place where `count` filemarks lie in a row (SSC-4 6.10)."""
+    """Go behind the next place where `count` filemarks lie in a row (SSC-4 6.10).
+
+    Where there is none, those that lie just before the end are done (GA32-0928-06 table 16).
+    """
+    eod = medium.partition.eod
+    done = 0
     for run in _runs(medium, 1):
         if len(run) >= count:
             medium.block = run[count - 1] + 1
             return
-    medium.block = medium.partition.eod
-    raise medium.end_of_data(count)
+        done = len(run) if run[-1] == eod - 1 else 0
+    medium.block = eod
+    raise medium.end_of_data(count - done)
 
 
 def _space_runs_back(medium: Medium, count: int) -> None:
     """Go before the last such place."""
     if not count:
         return
+    done = 0
     for run in _runs(medium, -1):
         if len(run) >= count:
             medium.block = run[count - 1]
             return
+        done = len(run) if run[-1] == 0 else 0
     medium.block = 0
-    raise beginning_of_partition(count)
+    raise beginning_of_partition(count - done)
 
 
 def _runs(medium: Medium, step: int) -> Iterator[range]:

@@ -197,11 +197,20 @@ def test_space_over_marks_in_a_row(drive, start, count, end):
 
 
 @pytest.mark.parametrize(
-    ("start", "count", "expected", "end"),
-    [(0, 4, sense(8, 0x0005, 4), 10), (10, -4, sense(0, 0x0004, 4, eom=True), 0)],
+    ("tape", "start", "count", "expected", "end"),
+    [
+        ("a|b||c|||d", 0, 4, sense(8, 0x0005, 4), 10),
+        ("a|b||c|||d", 10, -4, sense(0, 0x0004, 4, eom=True), 0),
+        ("a|||b||", 0, 4, sense(8, 0x0005, 2), 7),
+        ("a|||b||", 6, 2, sense(8, 0x0005, 1), 7),
+        ("||b|||c", 7, -5, sense(0, 0x0004, 3, eom=True), 0),
+        ("||b|||c", 1, -2, sense(0, 0x0004, 1, eom=True), 0),
+        ("", 0, 1, sense(8, 0x0005, 1), 0),
+    ],
 )
-def test_space_over_more_marks_in_a_row_than_there_are(drive, start, count, expected, end):
-    drive.fill("a|b||c|||d")
+def test_space_over_more_marks_in_a_row_than_there_are(drive, tape, start, count, expected, end):
+    """Those just before the end that it came to count as done (GA32-0928-06 table 16)."""
+    drive.fill(tape)
     drive.good(locate(start))
     assert drive.sense(space(2, count)) == expected
     assert drive.block == end

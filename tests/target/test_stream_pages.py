@@ -226,6 +226,13 @@ class TestLogs:
         assert [flag for flag, state in alerts.items() if state == b"\1"] == [9]
         assert not any(int.from_bytes(state, "big") for state in log(drive, 0x2E).values())
 
+    def test_a_reset_takes_tape_alerts_back(self, drive):
+        drive.unit.medium.cartridge.protect(True)
+        drive.sense(write(1), b"x")
+        drive.unit.reset()
+        drive.unit.attentions.take(drive.nexus)
+        assert log(drive, 0x12)[0] == bytes(8)
+
     def test_no_removal_alert(self, drive):
         drive.good(bytes.fromhex("1e 00 00 00 01 00"))
         assert drive.sense(UNLOAD) == sense(5, 0x5302)
