@@ -91,13 +91,15 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _failed(verb: str, error: Exception) -> int:
+    from serverfree.initiator.commands.common import printable  # with the verb, if not before
+
     if isinstance(error, BrokenPipeError):  # whoever read our output has gone; nothing to tell
         sys.stderr.close()
         return FAILED
     # Notes say where: the unit that an error comes from.
     where = getattr(error, "__notes__", [])
     text = ": ".join([*where, str(error) or type(error).__name__])
-    print(f"serverfree {verb}:", " ".join(text.split()), file=sys.stderr)
+    print(f"serverfree {verb}:", printable(" ".join(text.split())), file=sys.stderr)
     return FAILED
 
 

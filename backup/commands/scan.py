@@ -7,7 +7,7 @@ from typing import Any
 
 from serverfree.backup.catalog.scan import TapeFile, scan
 from serverfree.backup.catalog.store import Catalog
-from serverfree.backup.commands.tables import add_catalog, backup_facts, print_table, printable
+from serverfree.backup.commands.tables import add_catalog, backup_facts, print_table
 from serverfree.initiator.commands.common import (
     DONE,
     FAILED,
@@ -17,6 +17,7 @@ from serverfree.initiator.commands.common import (
     add_json,
     add_verb,
     print_json,
+    printable,
     unit_of,
 )
 from serverfree.initiator.sizes import format_size

@@ -12,6 +12,7 @@ from typing import Any
 
 from serverfree.backup.catalog.facts import Backup, Entry
 from serverfree.backup.catalog.store import default_path
+from serverfree.initiator.commands.common import printable
 
 _NANOSECONDS = 10**9
 
@@ -20,15 +21,6 @@ def add_catalog(parser: argparse.ArgumentParser) -> None:
     """The catalog that a verb is about."""
     parser.add_argument(
         "--catalog", type=Path, metavar="FILE", help=f"default: this user's, {default_path()}"
-    )
-
-
-def printable(text: str) -> str:
-    """Return a name with control characters, and what is no character, as escapes."""
-    if text.isprintable():
-        return text
-    return "".join(
-        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
     )
 
 

@@ -143,11 +143,20 @@ def show(args: argparse.Namespace, facts: dict[str, Any]) -> None:
         return
     width = max(map(len, facts), default=0)
     for name, value in facts.items():
-        print(f"{name.replace('_', ' '):<{width}}  {_plain(value)}")
+        print(f"{name.replace('_', ' '):<{width}}  {printable(_plain(value))}")
 
 
 def print_json(facts: Any) -> None:
     print(json.dumps(facts, indent=2))
+
+
+def printable(text: str) -> str:
+    """Return a name of a stranger's with control characters, and what is no character, escaped."""
+    if text.isprintable():
+        return text
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
+    )
 
 
 def _plain(value: Any) -> str:

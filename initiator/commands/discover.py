@@ -9,6 +9,7 @@ from serverfree.initiator.commands.common import (
     add_json,
     add_verb,
     print_json,
+    printable,
 )
 from serverfree.initiator.discovery import discover
 from serverfree.initiator.secrets import login_from_environment
@@ -39,5 +40,5 @@ def run(args: argparse.Namespace) -> int:
         )
         return DONE
     for target in targets:
-        print(target.name, *(str(portal) for portal in target.portals), sep="\t")
+        print(printable(target.name), *(str(portal) for portal in target.portals), sep="\t")
     return DONE

@@ -10,6 +10,7 @@ from serverfree.initiator.commands.common import (
     add_json,
     add_verb,
     print_json,
+    printable,
     target_of,
 )
 from serverfree.initiator.disk import Disk
@@ -35,7 +36,9 @@ def run(args: argparse.Namespace) -> int:
         return DONE
     for one in facts:
         size = "-" if one["size"] is None else format_size(one["size"])
-        print(one["url"], one["type"], f"{one['vendor']} {one['product']}", size, sep="\t")
+        print(
+            one["url"], one["type"], printable(f"{one['vendor']} {one['product']}"), size, sep="\t"
+        )
     return DONE
 
 

@@ -7,10 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from argparse import Namespace
 
 import pytest
 
 from serverfree.cli.main import VERBS, main
+from serverfree.initiator.commands.common import show
+from serverfree.iscsi.errors import ProtocolError
+from serverfree.iscsi.names import DiscoveredTarget
 from support import servers
 
 MIB = 1 << 20
@@ -331,6 +335,23 @@ def test_nobody_there_is_code_1_and_one_line(call):
     code, out, err = call("luns", "iscsi://127.0.0.1:1/iqn.2026-11.com.example:x")
     assert (code, out) == (1, b"")
     assert err == "serverfree luns: 127.0.0.1:1: cannot connect: Connection refused\n"
+
+
+def test_what_a_terminal_would_obey_is_escaped(call, monkeypatch, capfdbinary):
+    """What a peer says of itself is text of a stranger's."""
+    show(Namespace(json=False), {"vendor": "V\x1b[31m\0", "names": ["a\x07", "b"]})
+    assert capfdbinary.readouterr().out == b"vendor  V\\x1b[31m\\x00\nnames   a\\x07, b\n"
+    name = "iqn.2026-11.com.example:\x1b[2J"
+    module = "serverfree.initiator.commands.discover.discover"
+    monkeypatch.setattr(module, lambda *_, **__: [DiscoveredTarget(name, ())])
+    assert call("discover", "h")[1] == b"iqn.2026-11.com.example:\\x1b[2J\n"
+
+    def fail(*_, **__):
+        raise ProtocolError(f"{name} is not there")
+
+    monkeypatch.setattr(module, fail)
+    said = "serverfree discover: iqn.2026-11.com.example:\\x1b[2J is not there\n"
+    assert call("discover", "h")[2] == said
 
 
 @pytest.mark.parametrize("verb", VERBS)
