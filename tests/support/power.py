@@ -21,10 +21,16 @@ class FailingDisk:
     The `operations`-th of them does not happen: PowerCut is raised in its place. `leave` then puts
     into another directory what a disk might hold: for each file what its last sync saw and, on
     top, a random choice of the truncations and sectors that came later.
+
+    Other files are none of its business, whichever thread of this process has them: a server that
+    another test left behind must neither lose its power nor use up the operations. Nor has anyone
+    a power failure to fear after `installed`, even if the patches should have outlived it.
     """
 
     def __init__(self, directory: Path, operations: int) -> None:
+        self._directory = directory.resolve()
         self._left = operations
+        self._on = False
         self._synced = {path.name: path.read_bytes() for path in directory.iterdir()}
         self._pending: dict[str, list[tuple[int, bytes | None]]] = {}
 
@@ -36,18 +42,24 @@ class FailingDisk:
         }
 
         def pwrite(fd: int, data: Any, offset: int) -> int:
-            self._note(fd, offset, bytes(data))
+            if self._holds(fd):
+                self._note(fd, offset, bytes(data))
             return int(calls["pwrite"](fd, data, offset))
 
         def pwritev(fd: int, pieces: Any, offset: int) -> int:
-            self._note(fd, offset, b"".join(pieces))
+            if self._holds(fd):
+                self._note(fd, offset, b"".join(pieces))
             return int(calls["pwritev"](fd, pieces, offset))
 
         def ftruncate(fd: int, size: int) -> None:
-            self._note(fd, size, None)
+            if self._holds(fd):
+                self._note(fd, size, None)
             calls["ftruncate"](fd, size)
 
         def fdatasync(fd: int) -> None:
+            if not self._holds(fd):
+                calls["fdatasync"](fd)
+                return
             self._count()
             name = self._name(fd)
             self._synced[name] = Path(f"/proc/self/fd/{fd}").read_bytes()
@@ -56,15 +68,25 @@ class FailingDisk:
         with mock.patch.multiple(
             os, pwrite=pwrite, pwritev=pwritev, ftruncate=ftruncate, fdatasync=fdatasync
         ):
-            yield
+            self._on = True
+            try:
+                yield
+            finally:
+                self._on = False
+
+    def _holds(self, fd: int) -> bool:
+        return self._on and self._path(fd).is_relative_to(self._directory)
 
     def _count(self) -> None:
         self._left -= 1
         if self._left < 0:
             raise PowerCut
 
+    def _path(self, fd: int) -> Path:
+        return Path(f"/proc/self/fd/{fd}").readlink()
+
     def _name(self, fd: int) -> str:
-        return Path(f"/proc/self/fd/{fd}").readlink().name
+        return self._path(fd).name
 
     def _note(self, fd: int, offset: int, data: bytes | None) -> None:
         self._count()
