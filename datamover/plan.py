@@ -66,7 +66,7 @@ class Planner:
         self._limits = limits
         self._participants = participants
         self._residue = Residue()
-        self._runs = _runs_of_extents(copy_list.segments)
+        self._runs = _runs_of_extents(copy_list.segments, striped=copy_list.sequential_striped)
         self._last: list[tuple[int, Callable[[], None]]] = []
 
     @property
@@ -467,17 +467,20 @@ class Planner:
         return self._within(disk, disk.range(lba, byte_offset, count), lba_at, role)
 
 
-def _runs_of_extents(segments: Sequence[Segment]) -> dict[int, int]:
+def _runs_of_extents(segments: Sequence[Segment], *, striped: bool) -> dict[int, int]:
     """Return first and last + 1 of the segments that may be worth copying as extents.
 
-    A short one alone is not: nothing behind it could be read meanwhile.
+    A short one alone is not: nothing behind it could be read meanwhile. Nor is a long one where
+    disks are `striped` (STR, SPC-4 6.4.3.1): what is behind it lies on another disk, and is to be
+    read at the same time.
     """
     runs = {}
     for (kind, *_), run in groupby(range(len(segments)), partial(_kind_of_extent, segments)):
         numbers = list(run)
         last = segments[numbers[-1]]
         if kind is BlockToBlock and (
-            len(numbers) > 1 or cast("BlockToBlock", last).number_of_blocks >= _LONG_EXTENT
+            len(numbers) > 1
+            or (not striped and cast("BlockToBlock", last).number_of_blocks >= _LONG_EXTENT)
         ):
             runs[numbers[0]] = numbers[-1] + 1
     return runs

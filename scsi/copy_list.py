@@ -60,7 +60,9 @@ class CopyList:
     """A whole parameter list. Segments name CSCDs by their place in `cscds`, or by `THIS_UNIT`.
 
     `lid4` is for EXTENDED COPY(LID4): a list identifier of 32 bits, lengths of 16, and the bits
-    G_SENSE (`good_with_sense`) and IMMED (`immediate`).
+    G_SENSE (`good_with_sense`) and IMMED (`immediate`). `priority` is 0 to 7, 0 the most urgent
+    (6.4.3.3). `sequential_striped` (STR, 6.4.3.1) says that segments go through several disks in
+    turns. It may be used to read from disks in any order; 6.4.5.3 allows that without it.
     """
 
     cscds: Sequence[Cscd] = ()
