@@ -25,9 +25,10 @@ from serverfree.scsi.vpd import HEADER_LENGTH, BlockLimits
 CARRIER_FAILURES = (ProtocolError, OSError)
 """What a device raises where an answer can never come."""
 
-_RETRIED = (Status.BUSY, Status.TASK_SET_FULL)
-_RETRIES = 8
-_FIRST_PAUSE = 0.02  # seconds, doubled from retry to retry: 5 s in all
+# Statuses after which a command is sent again (SPC-4 5.17.7.4), and how often the pause before that
+# is doubled: 10 s in all, or 0.3 s for a reservation, which a host seldom gives up so soon.
+_RETRIED = {Status.BUSY: 8, Status.TASK_SET_FULL: 8, Status.RESERVATION_CONFLICT: 3}
+_FIRST_PAUSE = 0.02  # seconds
 _MOST_ATTENTIONS = 16
 _ABORT_SECONDS = 0.5  # how long a wait may go on before somebody asks whether it still should
 _MODE_HEADER = 4  # of MODE SENSE(6)
@@ -223,7 +224,8 @@ class Issued:
                 if self._activity.aborted():
                     raise Aborted from None
                 continue
-            if not again or result.status not in _RETRIED or pause > _FIRST_PAUSE * 2**_RETRIES:
+            status = result.status
+            if not again or status not in _RETRIED or pause > _FIRST_PAUSE * 2 ** _RETRIED[status]:
                 self._activity.count(result)
                 return result
             if self._activity.aborted():

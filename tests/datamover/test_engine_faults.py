@@ -206,11 +206,32 @@ def test_busy_for_ever_is_a_failure_with_the_status_alone(monkeypatch: pytest.Mo
     assert 1 < sum(slept) < 15
 
 
-def test_reservation_conflict_is_a_failure_with_the_status_alone() -> None:
+CONFLICT = Result(Status.RESERVATION_CONFLICT)
+
+
+def test_reservation_that_is_given_up_in_a_moment_does_not_end_the_copy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
     source, destination = FakeDisk(noise(4096)), FakeDisk(bytes(4096))
-    destination.fail(WRITE_16, 0, Result(Status.RESERVATION_CONFLICT))
+    for nth in range(2):
+        source.fail(READ_16, nth, CONFLICT)
+        destination.fail(WRITE_16, nth, CONFLICT)
+    copy([source, destination], [BlockToBlock(0, 1, 8, 0, 0)])
+    assert destination.data == source.data
+
+
+def test_reservation_conflict_that_stays_is_a_failure_with_the_status_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr("time.sleep", slept.append)
+    source, destination = FakeDisk(noise(4096)), FakeDisk(bytes(4096))
+    for nth in range(100):
+        destination.fail(WRITE_16, nth, CONFLICT)
     sense = aborted_sense([source, destination], [BlockToBlock(0, 1, 8, 0, 0)])
     assert (sense.code, sense.destination) == (0x0D01, b"\x18")
+    assert 0.1 < sum(slept) < 1
 
 
 def test_lost_carrier_is_a_failure_without_sense_and_breaks_the_unit() -> None:

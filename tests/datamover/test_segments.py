@@ -393,7 +393,8 @@ def test_reservation_moves_despite_an_error_that_comes_after_it() -> None:
 
 def test_reservation_that_does_not_move_is_the_error_of_its_segment() -> None:
     tape = ReservedDrive()
-    tape.fail(PERSISTENT_RESERVE_OUT, 0, Result(Status.RESERVATION_CONFLICT))
+    for nth in range(100):
+        tape.fail(PERSISTENT_RESERVE_OUT, nth, Result(Status.RESERVATION_CONFLICT))
     sense = aborted_sense([tape], [VerifyCscd(0), MOVE, VerifyCscd(0)])
     assert (sense.code, sense.segment, sense.destination) == (0x0D01, 1, b"\x18")
     disk = FakeDisk(bytes(512))
