@@ -158,9 +158,9 @@ def _append(medium: Medium, blocks: Sequence[Buffer | StoredBlock], marks: int =
     except (NoRoom, WriteFailed) as error:
         raise _Incomplete(partition.eod - before, isinstance(error, NoRoom)) from error
     finally:
-        medium.block = partition.eod
-        _count(medium, blocks, partition.eod - before)
-    return partition.eod - before
+        medium.block = now = partition.eod
+        _count(medium, blocks, now - before)
+    return now - before
 
 
 def _count(medium: Medium, blocks: Sequence[Buffer | StoredBlock], done: int) -> None:
@@ -200,7 +200,7 @@ def _warn(unit: StreamUnit, medium: Medium) -> None:
     ):
         medium.warned = medium.number
         asc = Asc.PROGRAMMABLE_EARLY_WARNING_DETECTED
-    elif medium.in_early_warning:
+    elif partition.used >= partition.early_warning:
         asc = Asc.END_OF_PARTITION_MEDIUM_DETECTED
     else:
         return
