@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from serverfree.iscsi.errors import ProtocolError
 from serverfree.scsi.errors import ScsiError
 
-DONE, FAILED, WRONG_USAGE = 0, 1, 2
+FAILED = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,8 +25,6 @@ from serverfree.iscsi.text import (
 _MAX_LENGTH = (1 << 24) - 1
 _KIB = 1024
 
-Value = bool | int | str
-
 
 class Role(Enum):
     INITIATOR = auto()

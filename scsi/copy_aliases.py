@@ -40,18 +40,6 @@ class AliasEntry:
         head = _ENTRY.pack(self.value, self.protocol, self.format, len(self.designation))
         return head + self.designation
 
-    @classmethod
-    def of_iscsi(cls, value: bytes, name: str) -> "AliasEntry":
-        """Return the entry that names an iSCSI node (table 485)."""
-        raw = name.encode() + b"\0"
-        return cls(value, ISCSI, 0, raw + bytes(-len(raw) % 4))
-
-
-def pack_change(entries: Iterable[AliasEntry]) -> bytes:
-    """The parameter list of CHANGE ALIASES (table 120)."""
-    packed = b"".join(entry.pack() for entry in entries)
-    return _CHANGE_HEADER.pack(_CHANGE_HEADER.size - 4 + len(packed)) + packed
-
 
 def unpack_change(data: Buffer) -> list[tuple[int, AliasEntry]]:
     """Return the entries of CHANGE ALIASES, each with where it lies.

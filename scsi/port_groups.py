@@ -52,13 +52,11 @@ def pack_port_groups(groups: Iterable[PortGroup], *, extended: bool) -> bytes:
     return len(body).to_bytes(4, "big") + body
 
 
-def pack_set_port_groups(states: Iterable[tuple[int, int]]) -> bytes:
-    """The parameter list of SET TARGET PORT GROUPS from (group, state) pairs."""
-    return bytes(4) + b"".join(_SET.pack(state, group) for group, state in states)
-
-
 def unpack_set_port_groups(data: Buffer) -> list[tuple[int, int]]:
-    """Return (group, state) pairs. Raises ValueError where the list is cut short."""
+    """Return the (group, state) pairs of SET TARGET PORT GROUPS.
+
+    Raises ValueError where the list is cut short.
+    """
     raw = bytes(data)
     if len(raw) < 4 or len(raw) % 4:
         raise ValueError(f"parameter list of {len(raw)} bytes")

@@ -285,11 +285,6 @@ class Queries:
             )
             yield from [entry for entry, _ in found]
 
-    def versions(self, path: str) -> Sequence[Entry]:
-        """Return a file, and its streams, in every backup that has it, the oldest first."""
-        path = path.replace("\\", "/").strip("/")
-        return [entry for backup in self.backups() for entry in self.at(backup, path)]
-
     def digests(self, backup: Backup) -> Sequence[Digest]:
         """Return the digests of ranges of an archive, in its order."""
         found = self._ask(

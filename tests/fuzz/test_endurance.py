@@ -15,7 +15,6 @@ pytestmark = pytest.mark.served
 
 KiB, MiB = 1 << 10, 1 << 20
 AT_ONCE = 255  # and one that verifies
-READ_64 = bytes.fromhex("28000000000000008000")
 NAME = "iqn.2026-11.com.example:crowd"
 
 

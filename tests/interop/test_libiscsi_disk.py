@@ -26,11 +26,6 @@ REMOVABLE = {
     "WRITESAME10 does not support 0-blocks.",
     "Logical unit is not write-protected. Skipping test.",
 }
-FIXED = {
-    "Logical unit is not removable. Skipping test.",
-    "LUN is not removable. Skipping test.",
-    "Media is not removable.",
-}
 WITHOUT_SANITIZE = {"--allow-sanitize flag is not set. Skipping test."}
 
 

@@ -12,7 +12,6 @@ pytestmark = [pytest.mark.peer, pytest.mark.timeout(300)]
 MiB = 1 << 20
 EXTENDED_COPY = 0x83
 WRITE_COMMANDS = (0x2A, 0xAA, 0x8A)
-READ_COMMANDS = (0x28, 0xA8, 0x88)
 
 
 def run(program: str, *arguments: object) -> str:

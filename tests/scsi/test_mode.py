@@ -84,11 +84,6 @@ def test_subpages_are_told_apart_from_pages() -> None:
     assert data.offsets == (4, 16)
 
 
-PAGES = st.builds(
-    lambda code, body: bytes((code, len(body))) + body, st.integers(1, 0x3E), st.binary(max_size=20)
-)
-
-
 @given(
     st.booleans(),
     st.sampled_from([b"", BlockDescriptor(7, 512).pack()]),

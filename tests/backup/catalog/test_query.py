@@ -1,4 +1,4 @@
-"""Listing, finding and versions, beside plain dictionaries that were filled with the same."""
+"""Listing and finding, beside plain dictionaries that were filled with the same."""
 
 import fnmatch
 import tempfile
@@ -85,9 +85,6 @@ def test_answers_are_those_of_a_dictionary(first, second, path, pattern):
             if at:
                 assert named(catalog.at(backup, path)) == sorted(at)
         both = [(*key, size) for tree in (first, second) for key, size in tree.items()]
-        exact = [each for each in both if each[0] == path]
-        if {path} <= {each for each, _ in first} & {each for each, _ in second}:
-            assert named(catalog.versions(path)) == sorted(exact)
         wanted = []
         for each_path, stream, size in both:
             text = shown(each_path, stream)
@@ -134,7 +131,6 @@ def test_a_path_is_met_without_regard_to_case_if_there_is_none_as_written(catalo
     backup = fill(catalog, {("Users/Ärger.TXT", ""): 1, ("users/other", ""): 2})
     assert named(catalog.at(backup, "Users/ärger.txt")) == [("Users/Ärger.TXT", "", 1)]
     assert named(catalog.list(backup, "users")) == [("users/other", "", 2)]
-    assert named(catalog.versions("\\Users\\ÄRGER.TXT")) == [("Users/Ärger.TXT", "", 1)]
 
 
 def test_members_are_chosen_by_paths_folders_and_patterns(catalog):
