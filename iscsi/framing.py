@@ -61,7 +61,7 @@ class Sender:
         if not length:
             return
         output += parts
-        pad = padding(length)
+        pad = _PAD[length & 3]
         if pad:
             output.append(pad)
         if self._data_digest:

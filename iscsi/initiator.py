@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from struct import Struct
 
-from serverfree.iscsi import sequence
 from serverfree.iscsi.codes import (
     FINAL,
     NO_TAG,
@@ -77,7 +76,15 @@ _READ, _WRITE = int(CommandFlag.READ), int(CommandFlag.WRITE)
 _HAS_STATUS, _UNDERFLOW = int(ResidualFlag.STATUS), int(ResidualFlag.UNDERFLOW)
 _STATUS = {int(status): status for status in Status}
 
-_NUMBERS = Struct(">III")  # StatSN, ExpCmdSN, MaxCmdSN: bytes 24-35 of every target PDU
+_COMMAND_OPCODE, _COMPLETED = int(Opcode.SCSI_COMMAND), int(Response.COMPLETED)
+
+# Numbers in sequence (RFC 1982): `b - a & _MASK <= _MOST_AHEAD` where b is a or comes after it.
+_MASK = 0xFFFFFFFF
+_MOST_AHEAD = 0x7FFFFFFF
+
+_CDB_LENGTH = 16  # of a CDB in the header; the rest goes into an additional one
+_WINDOW = Struct(">II")  # ExpCmdSN, MaxCmdSN: bytes 28-35 of every target PDU
+_SCSI_COMMAND, _SCSI_RESPONSE = ScsiCommand.LAYOUT, ScsiResponse.LAYOUT
 _TAG = Struct(">I")
 _SENSE_LENGTH = Struct(">H")
 _DATA_IN = DataIn.LAYOUT
@@ -102,10 +109,16 @@ class InitiatorConnection:
         data = parameters.data_digest == "CRC32C"
         receiver.expect_digests(header=header, data=data)
         self._sender = Sender(header=header, data=data)
+        # Bytes that go with a command, and that are sent behind it without being asked for.
+        self._unsolicited = 0 if parameters.initial_r2t else parameters.first_burst_length
+        self._immediate = 0
+        if parameters.immediate_data:
+            self._immediate = min(
+                parameters.first_burst_length, parameters.max_send_data_segment_length
+            )
         self._cid = login.cid
         self._cmd_sn = login.cmd_sn
         self._exp_stat_sn = login.exp_stat_sn
-        self._exp_cmd_sn = login.exp_cmd_sn
         self._max_cmd_sn = login.max_cmd_sn
         self._next_tag = 1
         self._waiting: deque[Task] = deque()
@@ -133,7 +146,8 @@ class InitiatorConnection:
         if data_in is not None and data_in.format != "B":
             data_in = data_in.cast("B")
         task = Task(lun, cdb, gather if gather.length else None, data_in)
-        if self._waiting or not self._window_open():
+        # Not `_window_open`, nor `distance`: every command passes here.
+        if self._waiting or self._max_cmd_sn - self._cmd_sn & _MASK > _MOST_AHEAD:
             self._waiting.append(task)
         else:
             self._send_command(task)
@@ -243,7 +257,7 @@ class InitiatorConnection:
     # ------------------------------------------------------------------ commands
 
     def _window_open(self) -> bool:
-        return sequence.distance(self._cmd_sn, self._max_cmd_sn) >= 0
+        return self._max_cmd_sn - self._cmd_sn & _MASK <= _MOST_AHEAD
 
     def _tag(self, request: Request) -> int:
         tag = self._next_tag
@@ -254,44 +268,39 @@ class InitiatorConnection:
         self.tasks[tag] = request
         return tag
 
-    def _next_cmd_sn(self) -> int:
-        cmd_sn = self._cmd_sn
-        self._cmd_sn = cmd_sn + 1 & 0xFFFFFFFF
-        return cmd_sn
-
     def _send_command(self, task: Task) -> None:
         """Put a command into the output with its immediate data, line up its unsolicited data."""
-        parameters = self.parameters
         tag = self._tag(task)
-        task.cmd_sn = cmd_sn = self._next_cmd_sn()
+        task.cmd_sn = cmd_sn = self._cmd_sn
+        self._cmd_sn = cmd_sn + 1 & _MASK
         flags = _SIMPLE
+        length, data_out = task.length, task.data_out
         immediate = unsolicited = 0
-        if task.data_in is not None:
-            flags |= _READ
-        elif task.data_out is not None:
+        if data_out is not None:
             flags |= _WRITE
-            first_burst = min(task.length, parameters.first_burst_length)
-            if parameters.immediate_data:
-                immediate = min(first_burst, parameters.max_send_data_segment_length)
-            if not parameters.initial_r2t and immediate < first_burst:
-                unsolicited = first_burst
+            immediate = length if length < self._immediate else self._immediate
+            if immediate < length and immediate < self._unsolicited:
+                unsolicited = min(length, self._unsolicited)
                 flags &= ~FINAL
-        ahs = task.additional_header() if len(task.cdb) > 16 else b""
-        header = ScsiCommand.LAYOUT.pack(
-            Opcode.SCSI_COMMAND,
+        elif task.data_in is not None:
+            flags |= _READ
+        cdb = task.cdb
+        ahs = task.additional_header() if len(cdb) > _CDB_LENGTH else b""
+        header = _SCSI_COMMAND.pack(
+            _COMMAND_OPCODE,
             flags,
             0,
             len(ahs) << 22 | immediate,
             task.lun,
             tag,
-            task.length,
+            length,
             cmd_sn,
             self._exp_stat_sn,
-            task.cdb[:16],
+            cdb[:_CDB_LENGTH] if ahs else cdb,
         )
         if ahs:
             header += ahs
-        parts = task.data_out.cut(0, immediate) if immediate and task.data_out else ()
+        parts = data_out.cut(0, immediate) if immediate and data_out else ()
         self._sender.put(self._output, header, parts, immediate)
         if unsolicited:
             self._bursts.append(Burst(task, NO_TAG, immediate, unsolicited))
@@ -345,18 +354,16 @@ class InitiatorConnection:
 
     def _take_numbers(self, bhs: memoryview) -> None:
         """Move the CmdSN window (4.2.2.1)."""
-        _, exp_cmd_sn, max_cmd_sn = _NUMBERS.unpack_from(bhs, 24)
-        if sequence.distance(exp_cmd_sn, max_cmd_sn) < -1:
+        exp_cmd_sn, max_cmd_sn = _WINDOW.unpack_from(bhs, 28)
+        if max_cmd_sn - exp_cmd_sn + 1 & _MASK > _MOST_AHEAD:
             return  # "ignored if MaxCmdSN < ExpCmdSN - 1"
-        if sequence.distance(self._max_cmd_sn, max_cmd_sn) > 0:
+        if max_cmd_sn - self._max_cmd_sn & _MASK <= _MOST_AHEAD:
             self._max_cmd_sn = max_cmd_sn
-        if sequence.distance(self._exp_cmd_sn, exp_cmd_sn) > 0:
-            self._exp_cmd_sn = exp_cmd_sn
 
     def _take_status(self, stat_sn: int) -> None:
         """Acknowledge a response (4.2.2.2); it will go out as ExpStatSN."""
-        if sequence.distance(self._exp_stat_sn, stat_sn) >= 0:
-            self._exp_stat_sn = stat_sn + 1 & 0xFFFFFFFF
+        if stat_sn - self._exp_stat_sn & _MASK <= _MOST_AHEAD:
+            self._exp_stat_sn = stat_sn + 1 & _MASK
 
     def _task(self, tag: int) -> Task:
         task = self.tasks.get(tag)
@@ -433,19 +440,22 @@ class InitiatorConnection:
             self._bursts = deque(burst for burst in self._bursts if burst.task is not task)
 
     def _scsi_response(self, raw: RawPdu) -> None:
-        response = ScsiResponse.unpack(raw[0], raw[2])
-        task = self._task(response.initiator_task_tag)
-        self._take_status(response.stat_sn)
-        if response.response != Response.COMPLETED:
-            task.failure = ProtocolError(f"target failure, iSCSI response {response.response:02X}h")
+        bhs, _, data = raw
+        _, flags, response, status, _, tag, _, stat_sn, _, _, _, _, residual = (
+            _SCSI_RESPONSE.unpack_from(bhs)
+        )
+        task = self._task(tag)
+        self._take_status(stat_sn)
+        if response != _COMPLETED:
+            task.failure = ProtocolError(f"target failure, iSCSI response {response:02X}h")
             self._drop_bursts(task)
             self._finish(task)
             return
         sense = b""
-        if len(response.data) >= 2:
-            (length,) = _SENSE_LENGTH.unpack_from(response.data)
-            sense = bytes(response.data[2 : 2 + length])
-        self._end(task, response.flags, response.status, response.residual_count, sense)
+        if len(data) >= _SENSE_LENGTH.size:
+            (length,) = _SENSE_LENGTH.unpack_from(data)
+            sense = bytes(data[_SENSE_LENGTH.size : _SENSE_LENGTH.size + length])
+        self._end(task, flags, status, residual, sense)
 
     def _r2t(self, raw: RawPdu) -> None:
         r2t = R2T.unpack(raw[0], raw[2])

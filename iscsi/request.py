@@ -28,12 +28,18 @@ class Gather:
     __slots__ = ("_views", "length")
 
     def __init__(self, buffers: Buffer | Sequence[Buffer]) -> None:
+        if type(buffers) is memoryview and buffers.format == "B":  # of most commands, and quicker
+            self.length = len(buffers)
+            self._views = [buffers] if self.length else []
+            return
         parts = [buffers] if isinstance(buffers, bytes | bytearray | memoryview) else buffers
         self._views = [memoryview(part).cast("B") for part in parts if len(part)]
         self.length = sum(map(len, self._views))
 
     def cut(self, offset: int, length: int) -> list[memoryview]:
         """Return the views that hold `length` bytes from `offset`."""
+        if length == self.length:
+            return self._views
         pieces = []
         for view in self._views:
             size = len(view)
