@@ -17,13 +17,13 @@ from support.tape import (
     space,
     write,
 )
+from support.tape_wire import WAYS, driven
 
 
-@pytest.fixture
-def drive(tmp_path):
-    drive = make_drive(tmp_path / "tape")
-    yield drive
-    drive.unit.close()
+@pytest.fixture(params=WAYS)
+def drive(request):
+    with driven(request.param) as drive:
+        yield drive
 
 
 def at(opcode, flags, block, length=0, partition=0):
@@ -171,18 +171,16 @@ class TestVerify:
         drive.fill("ab")
         assert drive.sense(bytes((0x13, flags, 0, 0, 1, 0)), b"a") == invalid_field(1, bit)
 
-    def test_damage_is_found(self, drive, tmp_path):
+    def test_damage_is_found(self, drive):
         drive.fill("abc")
-        drive.unit.close()
-        log = tmp_path / "tape" / "part0.log"
-        raw = bytearray(log.read_bytes())
-        raw[raw.index(b"b" * 100) + 5] ^= 1
-        log.write_bytes(raw)
-        again = make_drive(tmp_path / "tape")
-        assert again.sense(bytes.fromhex("13 20 00 00 00 00")).asc == 0x1100
-        assert again.block == 2
-        assert again.unit.alerts == {3, 5}
-        again.unit.close()
+        log = drive.unit.directory / "part0.log"
+        at = log.read_bytes().index(b"b" * 100) + 5
+        with log.open("r+b") as file:
+            file.seek(at)
+            file.write(b"?")
+        assert drive.sense(bytes.fromhex("13 20 00 00 00 00")).asc == 0x1100
+        assert drive.block == 2
+        assert drive.unit.alerts == {3, 5}
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
 """READ: data, residual, bits and position for every length, mark and end that it can meet.
 
 Each test is one row of the sense table that SSC-4 and the drives' reference manuals agree on; the
-Linux st driver takes its position and its errno from exactly these. Data goes by CDB bytes.
+Linux st driver takes its position and its errno from exactly these. Data goes by CDB bytes, to the
+unit directly and over iSCSI.
 """
 
 import pytest
@@ -11,29 +12,27 @@ from support.tape import (
     REWIND,
     invalid_field,
     locate,
-    make_drive,
     make_small_drive,
     read,
     sense,
     space,
     write,
 )
+from support.tape_wire import WAYS, driven
 
 BLOCKS = 0  # what SPACE counts
 
 
-@pytest.fixture
-def drive(tmp_path):
-    drive = make_drive(tmp_path / "tape")
-    yield drive
-    drive.unit.close()
+@pytest.fixture(params=WAYS)
+def drive(request):
+    with driven(request.param) as drive:
+        yield drive
 
 
-@pytest.fixture
-def small(tmp_path):
-    drive = make_small_drive(tmp_path / "small")
-    yield drive
-    drive.unit.close()
+@pytest.fixture(params=WAYS)
+def small(request):
+    with driven(request.param, make_small_drive) as drive:
+        yield drive
 
 
 class TestVariableRead:

@@ -20,22 +20,21 @@ from support.tape import (
     space,
     write,
 )
+from support.tape_wire import WAYS, driven
 
 BLOCKS, FILEMARKS, END_OF_DATA = 0, 1, 3  # what SPACE counts
 
 
-@pytest.fixture
-def drive(tmp_path):
-    drive = make_drive(tmp_path / "tape")
-    yield drive
-    drive.unit.close()
+@pytest.fixture(params=WAYS)
+def drive(request):
+    with driven(request.param) as drive:
+        yield drive
 
 
-@pytest.fixture
-def small(tmp_path):
-    drive = make_small_drive(tmp_path / "small")
-    yield drive
-    drive.unit.close()
+@pytest.fixture(params=WAYS)
+def small(request):
+    with driven(request.param, make_small_drive) as drive:
+        yield drive
 
 
 def set_programmable_zone(drive, megabytes):
