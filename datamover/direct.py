@@ -180,7 +180,11 @@ class DirectCopy:
             return False
         write = self._destination.write_cdb(destination, size // self._to)
         result, taken = self._taker.take(write, lent)
-        return _went_well(self._destination.unit, Role.DESTINATION, result) and taken
+        if not _went_well(self._destination.unit, Role.DESTINATION, result) or not taken:
+            return False
+        for unit in (self._source.unit, self._destination.unit):
+            unit.activity.commands += 1
+        return True
 
     def _copy_through_memory(self, source: int, destination: int, size: int) -> None:
         read = self._source.run(source, size // self._from)
@@ -199,7 +203,6 @@ class DirectCopy:
 def _went_well(unit: CopyUnit, role: Role, result: Result) -> bool:
     """Whether a command ended well. Raises what the unit would not say a second time."""
     if result.status is Status.GOOD:
-        unit.activity.commands += 1
         return True
     if not unit.may_tell_more(result):
         raise unit.failure(role, result)

@@ -30,6 +30,9 @@ class Hold(Protocol):
     def read(self, offset: int, length: int) -> Buffer:
         """Return bytes of the medium. Raises OSError; look at `valid` afterwards."""
 
+    def lend(self, offset: int, length: int) -> object:
+        """Return bytes of the medium as a `Taker` takes them, None to have them read."""
+
     def release(self) -> None:
         """Let go of them; more than once does nothing."""
 
@@ -111,6 +114,15 @@ class Rod:
             at += piece.length
         into[:] = bytes(len(into))
 
+    def lend(self, offset: int, length: int) -> object:
+        """Return bytes as a `Taker` takes them, None to have them read: they lie in one piece."""
+        at = 0
+        for piece in self.pieces:
+            if at <= offset and offset + length <= at + piece.length:
+                return piece.hold.lend(piece.offset + offset - at, length)
+            at += piece.length
+        return None
+
     def release(self) -> None:
         """Let go of everything."""
         for piece in self.pieces:
@@ -166,6 +178,13 @@ class RodDevice:
         except OSError:
             failure = Sense(SenseKey.MEDIUM_ERROR, Asc.UNRECOVERED_READ_ERROR)
             return _Ended(Result(Status.CHECK_CONDITION, failure))
+
+    def lend(self, cdb: bytes) -> tuple[Result, object]:
+        """See Lender. What is wrong with a READ will show when the data is read."""
+        wanted = Read16.unpack(cdb)
+        length = self.rod.block_length
+        lent = self.rod.lend(wanted.lba * length, wanted.blocks * length)
+        return Result(Status.GOOD), lent
 
     def close(self, *, broken: bool = False) -> None:
         """The ROD is not this device's to let go of."""

@@ -21,6 +21,17 @@ class ReadError(OSError):
     offset: int | None = None
 
 
+class Guard(Protocol):
+    """Who knows whether bytes of a store are what they were."""
+
+    @property
+    def valid(self) -> bool:
+        """Whether they are; to be asked when they have been read."""
+
+    def minds(self, offset: int, length: int) -> bool:
+        """Whether they will not be when this range of the store is written."""
+
+
 @dataclass(frozen=True, slots=True)
 class Stored:
     """Bytes where they are stored: read, as it were, but not looked at yet."""
@@ -28,6 +39,19 @@ class Stored:
     store: "BlockStore"
     offset: int
     length: int
+    guard: Guard | None = None
+
+    @property
+    def valid(self) -> bool:
+        """Whether they are still what they were meant to be; to be asked when they are taken."""
+        return self.guard is None or self.guard.valid
+
+    def may_go_to(self, store: "BlockStore", offset: int) -> bool:
+        """Whether to write them there changes nothing that they are read from."""
+        if store is not self.store:
+            return True
+        apart = abs(offset - self.offset) >= self.length
+        return apart and (self.guard is None or not self.guard.minds(offset, self.length))
 
 
 class BlockStore(Protocol):

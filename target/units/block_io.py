@@ -206,10 +206,11 @@ def _write(layout: type[Cdb]) -> Row:
 
 def _take(unit: BlockDevice, command: Handover, offset: int, length: int) -> None:
     stored = command.stored
-    if stored is not None and stored.length == length:
-        with suppress(OSError):
-            unit.exclusion.change(offset, length, unit.store.take, stored)
-            command.taken = True
+    if stored is None or stored.length != length or not stored.may_go_to(unit.store, offset):
+        return
+    with suppress(OSError):
+        unit.exclusion.change(offset, length, unit.store.take, stored)
+        command.taken = stored.valid
 
 
 def _check_medium(unit: BlockDevice, command: Command, offset: int, length: int) -> None:

@@ -53,8 +53,8 @@ class Handover(Command):
     """A READ or WRITE of a disk whose data stays where it is stored, from the one to the other.
 
     A READ that ends well says in `stored` where the data lies, None if it has to be read to be as
-    it was at one moment. A WRITE takes it from there; where it ends well, but not with `taken`, a
-    storage failed: read and write the data, and whichever it was will say so.
+    it was at one moment. A WRITE takes it from there; where it ends well, but not with `taken`, it
+    could not be done so: read and write the data, and whatever is wrong will show.
     """
 
     stored: Stored | None = None

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from serverfree.datamover.rods import Hold
 from serverfree.scsi.device import Buffer
 from serverfree.scsi.rod_token import RodType
-from serverfree.target.backstore.base import BlockStore
+from serverfree.target.backstore.base import BlockStore, Stored
 from serverfree.target.backstore.snapshot_origin import Snapshot, SnapshotOrigin
 from serverfree.target.units.block import BlockUnit
 from serverfree.target.units.block_medium import capacity_16
@@ -83,6 +83,9 @@ class _Reference:
     def read(self, offset: int, length: int) -> Buffer:
         return self._store.pread(offset, length)
 
+    def lend(self, offset: int, length: int) -> Stored:
+        return Stored(self._store, offset, length)
+
     def release(self) -> None:
         pass
 
@@ -99,13 +102,19 @@ class _Watched:
 
     def _changes(self, offset: int, length: int) -> None:
         # Before anything changes: who reads, and finds it valid afterwards, has read what was.
-        end = offset + length
-        if any(first < end and offset < last for first, last in self._ranges):
+        if self.minds(offset, length):
             self.valid = False
             self.release()
 
+    def minds(self, offset: int, length: int) -> bool:
+        end = offset + length
+        return any(first < end and offset < last for first, last in self._ranges)
+
     def read(self, offset: int, length: int) -> Buffer:
         return self._store.pread(offset, length)
+
+    def lend(self, offset: int, length: int) -> Stored:
+        return Stored(self._store, offset, length, self)
 
     def release(self) -> None:
         self._exclusion.unwatch(self._changes)
@@ -130,6 +139,9 @@ class _Kept:
 
     def read(self, offset: int, length: int) -> Buffer:
         return self._store.pread(offset, length)
+
+    def lend(self, offset: int, length: int) -> Stored:
+        return Stored(self._store, offset, length)
 
     def release(self) -> None:
         snapshot, self._snapshot = self._snapshot, None

@@ -6,6 +6,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from threading import Thread
 
@@ -14,9 +15,11 @@ import pytest
 from serverfree.datamover import engine
 from serverfree.datamover.direct import DirectCopy
 from serverfree.datamover.manager import CopyManager
+from serverfree.datamover.rods import Rod
 from serverfree.scsi.copy_cscd import BlockParameters, IdentificationCscd
 from serverfree.scsi.copy_list import CopyList
 from serverfree.scsi.copy_segments import BlockToBlock, Segment
+from serverfree.scsi.rod_token import RodType
 from serverfree.scsi.sense import Asc
 from serverfree.scsi.status import Status
 from serverfree.target.backstore import faulty
@@ -33,6 +36,7 @@ from support import peers
 from support.disk import NEXUS, FaultyStore, Host, failure
 from support.file_systems import mounted
 from support.reserving import Member
+from support.rods import Disk, San, information
 
 TARGET = "iqn.2026-11.com.example:storage"
 MiB = 1 << 20
@@ -482,6 +486,84 @@ def test_a_snapshot_is_copied_as_it_was_onto_another_disk_and_back(tmp_path: Pat
     assert origin.pread(0, SIZE) == pair.content
     assert snapshot.open().pread(0, SIZE) == pair.content
     pair.close()
+
+
+# ---------------------------------------------------------------------- tokens
+
+
+@pytest.fixture
+def san(tmp_path: Path) -> Iterator[San]:
+    made = San(tmp_path)
+    yield made
+    made.close()
+
+
+def full_disk(san: San, name: str, *, keeps: bool = True) -> tuple[Disk, bytes]:
+    disk = san.disk(name, size=SIZE, keeps=keeps, thin=True)
+    content = os.urandom(SIZE)
+    for at in range(0, SIZE, MiB):
+        disk.put(at, content[at : at + MiB])
+    return disk, content
+
+
+@pytest.mark.usefixtures("only_direct")
+@pytest.mark.parametrize(
+    "kind", [None, RodType.POINT_IN_TIME, RodType.PERSISTENT, RodType.CHANGE_VULNERABLE]
+)
+def test_what_a_token_stands_for_goes_directly_too(
+    san: San, kind: RodType | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Rod, "read_into", BlockDevice.read_copy)  # which fails
+    source, content = full_disk(san, "a")
+    destination = san.disk("b", size=SIZE, thin=True)
+    token = source.populate((0, BLOCKS // 2), (BLOCKS // 2, BLOCKS // 2), rod_type=kind)
+    if kind in (RodType.POINT_IN_TIME, RodType.PERSISTENT):
+        source.put(MiB - BLOCK, b"x" * MiB)
+    assert destination.write_using(token, (0, BLOCKS)).status is Status.GOOD
+    assert destination.content == content
+    # Onto its own disk, beside what it stands for.
+    token = source.populate((0, 2048), rod_type=kind)
+    expected = source.content[:MiB]
+    assert source.write_using(token, (4096, 2048)).status is Status.GOOD
+    assert source.content[2 * MiB : 3 * MiB] == expected
+
+
+@pytest.mark.parametrize("kind", [RodType.CHANGE_VULNERABLE, RodType.POINT_IN_TIME])
+@pytest.mark.parametrize("lba", [1000, 3000])
+def test_a_token_written_over_what_it_stands_for_is_read_first(
+    san: San, kind: RodType, lba: int
+) -> None:
+    disk, content = full_disk(san, "a")
+    token = disk.populate((0, 2048), (3000, 1000), rod_type=kind)
+    assert disk.write_using(token, (lba, 2048)).status is Status.GOOD
+    at = lba * BLOCK
+    assert disk.content == content[:at] + content[:MiB] + content[at + MiB :]
+
+
+def test_a_token_that_ends_while_it_is_read_ends_the_copy_directly_or_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = []
+    for folder in (tmp_path / "direct", tmp_path / "memory"):
+        folder.mkdir()
+        san = San(folder)
+        source, content = full_disk(san, "a", keeps=False)
+        destination = san.disk("b", size=SIZE, keeps=False, thin=True)
+        put = partial(source.put, 3 * MiB, b"x" * BLOCK)
+        source.unit.store = Telling(source.unit.store, put)
+        token = source.populate((0, BLOCKS), rod_type=RodType.CHANGE_VULNERABLE)
+        reply = destination.write_using(token, (0, BLOCKS))
+        assert reply.status is Status.CHECK_CONDITION
+        assert reply.sense is not None
+        assert destination.content[: 2 * MiB] == content[: 2 * MiB]
+        answers.append((reply.sense.pack(), destination.host.good(information(8))))
+        monkeypatch.setattr(engine, "all_of", lambda _: None)
+        san.close()
+    assert answers[0] == answers[1]
+    raw = answers[0][0]
+    # COPY ABORTED, COPY TARGET DEVICE NOT REACHABLE, with the blocks that were written.
+    assert (raw[2], raw[12:14]) == (0x0A, bytes.fromhex("0d02"))
+    assert int.from_bytes(raw[3:7], "big") == 2 * MiB // BLOCK
 
 
 # ---------------------------------------------------------------------- shared extents
