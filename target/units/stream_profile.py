@@ -1,9 +1,9 @@
 """What a tape drive gives itself out as: names and codes that software looks up in tables.
 
 Backup software and LTFS refuse drives that are not in theirs. A profile changes what they look at,
-INQUIRY's identification, density codes and medium types, and nothing of how the drive works. The
-names and codes of the LTO profiles are those that LTFS's tables have; so are the firmware levels of
-the two generations that LTFS refuses below one.
+INQUIRY's identification, density codes and medium types, and one thing of how the drive works: what
+it does at a block that cannot be read. Names and codes of the LTO profiles are those that LTFS's
+tables have; so are the firmware levels of the two generations that LTFS refuses below one.
 """
 
 from dataclasses import dataclass
@@ -24,6 +24,9 @@ class Profile:
     organization: str
     density_name: str
     description: str
+    stays_at_damage: bool
+    """Reading ends before a block that cannot be read, and finds it again (IBM GA32-0928-06 table
+    16): LTFS relies on that. Else it is passed, as by HP's."""
 
 
 def _lto(generation: int, density: int, tracks: int, revision: str = REVISION) -> Profile:
@@ -38,6 +41,7 @@ def _lto(generation: int, density: int, tracks: int, revision: str = REVISION) -
         organization="LTO-CVE",
         density_name=f"U-{generation}{tracks}",
         description=f"Ultrium {generation}/{tracks}T",
+        stays_at_damage=True,
     )
 
 
@@ -51,6 +55,7 @@ OWN = Profile(
     organization=VENDOR,
     density_name="LOG-1",
     description="Record log",
+    stays_at_damage=False,
 )
 PROFILES = {
     "own": OWN,

@@ -214,7 +214,19 @@ def _forward(unit: StreamUnit, medium: Medium, command: Command, residual: int) 
     entry = partition.entry(block)
     if entry.type == _FILEMARK:
         raise filemark_detected(residual)
-    return _protected(unit, command, _block(unit, medium, command, block, entry, residual))
+    return _protected(unit, command, _passed(unit, medium, command, block, entry, residual))
+
+
+def _passed(
+    unit: StreamUnit, medium: Medium, command: Command, block: int, entry: Entry, residual: int
+) -> Buffer:
+    """Return the block that the heads have just passed; some drives stay where they cannot read."""
+    try:
+        return _block(unit, medium, command, block, entry, residual)
+    except CheckCondition:
+        if unit.profile.stays_at_damage:
+            medium.block = block
+        raise
 
 
 def _backward(unit: StreamUnit, medium: Medium, command: Command, residual: int) -> Buffer:
@@ -324,7 +336,7 @@ def _verify_objects(unit: StreamUnit, medium: Medium, command: Command, marks: i
         medium.block += 1
         entry = partition.entry(block)
         if entry.type != _FILEMARK:
-            _block(unit, medium, command, block, entry, marks or 0)
+            _passed(unit, medium, command, block, entry, marks or 0)
         elif marks:
             marks -= 1
     return marks or 0

@@ -1,4 +1,4 @@
-"""What a drive gives itself out as: every place that software looks at, and nothing else."""
+"""What a drive gives itself out as: every place that software looks at, and what it relies on."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from serverfree.target.config import ConfigError, TapeConfig
 from serverfree.target.units.command import Nexus
 from serverfree.target.units.stream import StreamUnit
 from serverfree.target.units.stream_profile import OWN, PROFILES
-from support.tape import REWIND, Drive, read, write
+from support.tape import REWIND, Drive, read, sense, space, write
 
 INQUIRY = bytes.fromhex("12 00 00 00 60 00")
 MODE_SENSE = bytes.fromhex("1a 00 3f 00 ff 00")
@@ -80,6 +80,52 @@ def test_a_drive_is_what_it_was_in_all_else(tmp_path):
     drive.good(REWIND)
     assert drive.good(read(3)) == b"abc"
     drive.unit.close()
+
+
+@pytest.fixture
+def damaged(tmp_path):
+    """An LTO with the blocks `a b c d`, of which b can no longer be read."""
+    drive = drive_of(tmp_path / "tape", "lto7")
+    for letter in b"abcd":
+        drive.good(write(100), bytes((letter,)) * 100)
+    drive.good(REWIND)
+    log = drive.unit.medium.cartridge.directory / "part0.log"
+    at = log.read_bytes().index(b"b" * 100) + 50
+    with log.open("r+b") as file:
+        file.seek(at)
+        file.write(b"?")
+    yield drive
+    drive.unit.close()
+
+
+class TestDamagedMedium:
+    """IBM's LTO stays at a block that cannot be read (GA32-0928-06 table 16, "Read Perm").
+
+    LTFS counts on it: it reads such a block again without LOCATE, and would take the next for it.
+    """
+
+    def test_read_again_it_is_the_same_error_and_never_the_next_block(self, damaged):
+        damaged.good(read(100))
+        for _ in range(3):
+            assert damaged.sense(read(100)) == sense(3, 0x1100, 100)
+            assert damaged.block == 1
+        damaged.good(space(0, 1))
+        assert damaged.good(read(100)) == b"c" * 100
+
+    def test_fixed_blocks_end_at_it(self, damaged):
+        damaged.set_block_length(100)
+        reply = damaged(read(4, fixed=True))
+        assert reply.sense == sense(3, 0x1100, 3)
+        assert bytes(reply.data) == b"a" * 100
+        assert damaged.block == 1
+
+    @pytest.mark.parametrize(
+        "verify", ["13 00 00 00 64 00", "13 20 00 00 00 00"], ids=["block", "to the end of data"]
+    )
+    def test_verify(self, damaged, verify):
+        damaged.good(space(0, 1))
+        assert damaged.sense(bytes.fromhex(verify)).asc == 0x1100
+        assert damaged.block == 1
 
 
 def test_without_a_profile_it_is_our_own(tmp_path):
