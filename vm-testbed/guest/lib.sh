@@ -99,3 +99,41 @@ _child() {
 }
 
 sum() { sha256sum "$@" | cut -d' ' -f1; }
+
+# bacula_drive TAPE BLOCK-SIZE: rewound, with blocks of any length, and bacula-sd.conf for it
+bacula_drive() {
+	mt -f "$1" rewind
+	mt -f "$1" setblk 0
+	cat >bacula-sd.conf <<CONF
+Storage {
+  Name = sd
+  WorkingDirectory = "$PWD"
+  Pid Directory = "$PWD"
+  SDPort = 9103
+}
+Director {
+  Name = dir
+  Password = "x"
+}
+Device {
+  Name = drive
+  Media Type = T
+  Device Type = Tape
+  Archive Device = "$1"
+  AutomaticMount = yes
+  AlwaysOpen = no
+  RemovableMedia = yes
+  RandomAccess = no
+  Maximum Block Size = $2
+}
+Messages {
+  Name = Standard
+  director = dir = all
+}
+CONF
+}
+
+# btape TAPE COMMANDS: what Bacula's btape says of them, as lines
+btape() {
+	printf "$2" | timeout 300 btape -c "$PWD/bacula-sd.conf" "$1" 2>&1 | tr '\b\r' '  '
+}

@@ -6,39 +6,11 @@
 
 login backup
 tape=$(tape backup t0)
-mt -f "$tape" rewind
-mt -f "$tape" setblk 0
-cat >bacula-sd.conf <<CONF
-Storage {
-  Name = sd
-  WorkingDirectory = "$PWD"
-  Pid Directory = "$PWD"
-  SDPort = 9103
-}
-Director {
-  Name = dir
-  Password = "x"
-}
-Device {
-  Name = drive
-  Media Type = T
-  Device Type = Tape
-  Archive Device = "$tape"
-  AutomaticMount = yes
-  AlwaysOpen = no
-  RemovableMedia = yes
-  RandomAccess = no
-  Maximum Block Size = 65536
-}
-Messages {
-  Name = Standard
-  director = dir = all
-}
-CONF
+bacula_drive "$tape" 65536
 # s: the simple test, with one cartridge. At its end btape 9.6.7 goes on writing to a device that it
 # knows to be full and has its job canceled for that, so another process reads the blocks, each of
 # which bears a checksum; that one then wants a second cartridge and is given none.
-run() { printf "$1" | timeout 250 btape -c "$PWD/bacula-sd.conf" "$tape" 2>&1 | tr '\b\r' '  ' | grep -v "Orphaned buffer"; }
+run() { btape "$tape" "$1" | grep -v "Orphaned buffer"; }
 run 'fill\ns\n\nquit\n' >fill.out || true
 matches "filled" "End of Volume .* at 1:[0-9]{3} .* Write of 65536 bytes got -1" "$(<fill.out)"
 matches "last block, at once" "Re-read of last block succeeded" "$(<fill.out)"

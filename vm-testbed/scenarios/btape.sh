@@ -6,37 +6,8 @@
 
 login backup
 tape=$(tape backup t0)
-mt -f "$tape" rewind
-mt -f "$tape" setblk 0
-cat >bacula-sd.conf <<CONF
-Storage {
-  Name = sd
-  WorkingDirectory = "$PWD"
-  Pid Directory = "$PWD"
-  SDPort = 9103
-}
-Director {
-  Name = dir
-  Password = "x"
-}
-Device {
-  Name = drive
-  Media Type = T
-  Device Type = Tape
-  Archive Device = "$tape"
-  AutomaticMount = yes
-  AlwaysOpen = no
-  RemovableMedia = yes
-  RandomAccess = no
-  Maximum Block Size = 4096
-}
-Messages {
-  Name = Standard
-  director = dir = all
-}
-CONF
-printf 'test\n\nquit\n' | timeout 300 btape -c "$PWD/bacula-sd.conf" "$tape" >btape.out 2>&1 || true
-out=$(tr '\b\r' '  ' <btape.out)
-matches "written and read back" "[0-9]+ blocks re-read correctly" "$out"
-same "files read back" 2 "$(grep -c "blocks re-read correctly" <<<"$out")"
-matches "positions after appending" "This is correct!" "$out"
+bacula_drive "$tape" 4096
+btape "$tape" 'test\n\nquit\n' >btape.out || true
+matches "written and read back" "[0-9]+ blocks re-read correctly" "$(<btape.out)"
+same "files read back" 2 "$(grep -c "blocks re-read correctly" btape.out)"
+matches "positions after appending" "This is correct!" "$(<btape.out)"
