@@ -66,6 +66,20 @@ class Model:
             data += block
         return data, None
 
+    def read_reverse(self, n: int, sili: bool, block_length: int) -> Answer:
+        """READ REVERSE of one block; its bytes come as READ gives them (BYTORD=1)."""
+        if n == 0:
+            return b"", None
+        if self.at == 0:
+            return b"", sense(0, 0x0004, n, eom=True)
+        self.at -= 1
+        block = self.tape[self.at]
+        if block is MARK:
+            return b"", sense(0, 0x0001, n, filemark=True)
+        answer = self.read_variable(n, sili, block_length)
+        self.at -= 1
+        return answer
+
     def write(self, objects: list[bytes | None], unit: int) -> Answer:
         """Write objects; `unit` is what each counts for in INFORMATION."""
         if not objects:
@@ -108,6 +122,23 @@ class Model:
                     return b"", sense(0, 0x0004, left, eom=True)
                 self.at -= 1
                 left -= self.tape[self.at] is MARK
+        return b"", None
+
+    def space_runs(self, count: int) -> Answer:
+        """To where that many marks lie in a row, behind the last or before the first of them."""
+        run = 0
+        while count:
+            end = len(self.tape) if count > 0 else 0
+            if self.at == end:
+                left = abs(count) - run
+                if count > 0:
+                    return b"", sense(8, 0x0005, left, eom=self.warned)
+                return b"", sense(0, 0x0004, left, eom=True)
+            self.at += 1 if count > 0 else -1
+            passed = self.tape[self.at - 1 if count > 0 else self.at]
+            run = run + 1 if passed is MARK else 0
+            if run == abs(count):
+                break
         return b"", None
 
     def locate(self, block: int) -> Answer:

@@ -40,6 +40,8 @@ operations = st.lists(
         st.tuples(st.just("marks"), small),
         st.tuples(st.just("read"), st.one_of(st.just(0), lengths), st.booleans()),
         st.tuples(st.just("read_fixed"), small),
+        st.tuples(st.just("reverse"), st.one_of(st.just(0), lengths), st.booleans()),
+        st.tuples(st.just("runs"), st.integers(-3, 3)),
         st.tuples(st.just("blocks"), st.integers(-6, 6)),
         st.tuples(st.just("files"), st.integers(-3, 3)),
         st.tuples(st.just("locate"), st.integers(0, 12)),
@@ -97,6 +99,11 @@ def test_drive_and_list_agree(beginning, sequence, seed):
                         expected = model.read_variable(n, sili, block_length)
                     case "read_fixed", [n] if block_length:
                         cdb, expected = read(n, fixed=True), model.read_fixed(n)
+                    case "reverse", [n, sili]:
+                        cdb = bytes((0x0F, 4 | sili << 1)) + n.to_bytes(3, "big") + b"\0"
+                        expected = model.read_reverse(n, sili, block_length)
+                    case "runs", [n]:
+                        cdb, expected = space(2, n), model.space_runs(n)
                     case "blocks", [n]:
                         cdb, expected = space(0, n), model.space_blocks(n)
                     case "files", [n]:
