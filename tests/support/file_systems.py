@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from support.peers import require
+from support.peers import find, require
 
 
 @contextlib.contextmanager
@@ -33,3 +33,14 @@ def mounted(folder: Path, kind: str) -> Iterator[Path]:
         yield place
     finally:
         subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def shared_bytes(path: Path) -> int:
+    """How many bytes of a file share their space with others, as filefrag sees it."""
+    require("filefrag")
+    done = subprocess.run(
+        [str(find("filefrag")), "-s", "-v", "-b1", str(path)],
+        capture_output=True, text=True, check=True, timeout=60,
+    )  # fmt: skip
+    lines = [line.split(":") for line in done.stdout.splitlines() if "shared" in line]
+    return sum(int(fields[3]) for fields in lines)

@@ -2,7 +2,6 @@
 
 import errno
 import os
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -32,9 +31,8 @@ from serverfree.target.units.command import Command, Reply
 from serverfree.target.units.controller import CopyController
 from serverfree.target.units.local_fabric import LocalFabric
 from serverfree.target.units.permission import EVERYTHING, Permission
-from support import peers
 from support.disk import NEXUS, FaultyStore, Host, failure
-from support.file_systems import mounted
+from support.file_systems import mounted, shared_bytes
 from support.reserving import Member
 from support.rods import Disk, San, information
 
@@ -567,17 +565,6 @@ def test_a_token_that_ends_while_it_is_read_ends_the_copy_directly_or_not(
 
 
 # ---------------------------------------------------------------------- shared extents
-
-
-def shared_bytes(path: Path) -> int:
-    """How many bytes of a file share their space with others, as filefrag sees it."""
-    peers.require("filefrag")
-    done = subprocess.run(
-        [str(peers.find("filefrag")), "-s", "-v", "-b1", str(path)],
-        capture_output=True, text=True, check=True, timeout=60,
-    )  # fmt: skip
-    lines = [line.split(":") for line in done.stdout.splitlines() if "shared" in line]
-    return sum(int(fields[3]) for fields in lines)
 
 
 @pytest.mark.usefixtures("only_direct")
