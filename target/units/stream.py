@@ -125,7 +125,7 @@ STREAM_TABLE: Table = table_of(
     *(
         Row(
             name,
-            form.usage_without("protected"),
+            form.USAGE,
             stream_read.verify,
             data_out=stream_read.verify_length,
             lane=Lane.QUEUED,

@@ -295,8 +295,15 @@ def _unpack_verify(cdb: bytes) -> Verify6 | Verify16:
 
 @on_medium
 def verify(unit: StreamUnit, medium: Medium, command: Command) -> Reply | None:
-    """VERIFY(6) and (16): every bit is read and, decoded, held to what was written."""
+    """VERIFY(6) and (16): every bit is read and, decoded, held to what was written.
+
+    So it is with and without VLBPM, which asks that the method of page 0Ah/F0h be used for it: a
+    record's own CRC covers the bytes that the method's would be computed from. Without a method
+    there is nothing that it could mean.
+    """
     cdb = _unpack_verify(command.cdb)
+    if cdb.protected and not unit.modes.protection(command.nexus).method:
+        raise invalid_field_in_cdb(1, 4)
     if cdb.to_end_of_data and (cdb.by_filemarks or cdb.compare):
         raise invalid_field_in_cdb(1, 5)
     if cdb.compare and cdb.by_filemarks:

@@ -8,7 +8,17 @@ import pytest
 from serverfree.scsi.sense import FieldPointer
 from serverfree.scsi.status import Status
 from serverfree.target.units.command import Nexus
-from support.tape import REWIND, Drive, filemarks, make_drive, read, sense, space, write
+from support.tape import (
+    REWIND,
+    Drive,
+    filemarks,
+    invalid_field,
+    make_drive,
+    read,
+    sense,
+    space,
+    write,
+)
 
 # The check string, and what RFC 3720 B.4 and LTFS's rs_gf256_enc put behind it.
 PLAIN = b"123456789"
@@ -87,6 +97,18 @@ def test_a_block_of_nothing_else_is_refused(guarded: Guarded, length: int) -> No
     expected = sense(5, 0x2400)
     expected.pointer = FieldPointer(2, in_cdb=True)
     assert drive.sense(write(length), bytes(length)) == expected
+
+
+def test_verify_by_the_method_needs_one(drive: Drive) -> None:
+    drive.good(write(9), PLAIN)
+    drive.good(REWIND)
+    by_method = bytes.fromhex("13 10 00 00 09 00")  # VLBPM
+    assert drive.sense(by_method) == invalid_field(1, 4)
+    drive.good(*select(1, WRITES))
+    drive.good(by_method)
+    drive.good(*select(1, READS))
+    drive.good(REWIND)
+    drive.good(by_method[:4] + b"\x0d\0")  # a block is as long as READ would give it
 
 
 def test_what_one_method_wrote_the_other_reads(drive: Drive) -> None:
