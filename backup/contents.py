@@ -1,7 +1,7 @@
 """What a backup holds: the file system read, files chosen, members in the order of the tape."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -27,7 +27,8 @@ Part = tuple[Member, Iterator[Piece]]
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What to take of a disk. `partition` counts from 1; None: the only NTFS volume there is."""
+    """What to take of a disk. `partition` counts from 1; None: the only NTFS volume there is, of
+    an image all of them."""
 
     mode: Mode = Mode.IMAGE
     paths: tuple[str, ...] = ()
@@ -41,15 +42,19 @@ class NoVolume(BackupError):
 
 
 class Contents(Protocol):
-    """What a disk gives, read once. Without a `volume` it is all of the disk, as it is."""
+    """What a disk gives, read once. Without a `volume` it is of no single one."""
 
     volume: VolumeFacts | None
     remarks: list[str]
     """What has to be known about it, for the report."""
-    to_move: int
-    """Bytes that will go from the disk to the tape."""
-    extents: int
-    """In how many stretches of the disk they lie."""
+
+    @property
+    def to_move(self) -> int:
+        """Bytes that will go from the disk to the tape."""
+
+    @property
+    def extents(self) -> int:
+        """In how many stretches of the disk they lie."""
 
     def parts(self, writer: ArchiveWriter) -> Iterator[Part]:
         """Yield the members with their pieces."""
@@ -68,22 +73,31 @@ def read_contents(
     """Read the file system of a disk and choose. `changes` are those of the disk since a parent,
     None for everything. Raises BackupError.
     """
-    image = wish.mode is Mode.IMAGE
-    if image and (wish.paths or wish.excludes):
-        raise BackupError("an image holds all of a disk: paths are for --mode files")
-    try:
+    if wish.mode is Mode.FILES:
         volume = _volume(device, wish.partition)
-    except NoVolume as why:
-        if not image or wish.partition is not None:
-            raise
-        return _Image(device, None, [], wish, changes, modified, remark=one_line(why))
+        return _Files(volume, _files(volume), wish)
+    if wish.paths or wish.excludes:
+        raise BackupError("an image holds all of a disk: paths are for --mode files")
+    image = _Image(device, wish.name, modified)
+    if wish.partition is not None:
+        image.take_volume(_volume(device, wish.partition))
+    else:
+        _take_all(image, device)
+    if changes is not None:
+        image.keep(changes)
+    return image
+
+
+def _take_all(image: "_Image", device: Device) -> None:
+    """Take every volume there is; without one the image is of every block."""
     try:
-        files = list(volume.files())
-    except NtfsError as why:
-        raise BackupError(f"the file system cannot be read: {why}") from why
-    if image:
-        return _Image(device, volume, files, wish, changes, modified)
-    return _Files(volume, files, wish)
+        starts = volume_starts(device)
+        if len(starts) > 1:
+            image.take_volumes({each: Volume.open(device, starts[each]) for each in starts})
+        else:
+            image.take_volume(_volume(device, None))
+    except NoVolume as why:
+        image.take_blocks(one_line(why))
 
 
 def _volume(device: Device, partition: int | None) -> Volume:
@@ -91,6 +105,13 @@ def _volume(device: Device, partition: int | None) -> Volume:
         return Volume.open(device, volume_start(device, partition))
     except NtfsError as why:
         raise NoVolume(f"the file system cannot be read: {why}") from why
+
+
+def _files(volume: Volume) -> list[File]:
+    try:
+        return list(volume.files())
+    except NtfsError as why:
+        raise BackupError(f"the file system cannot be read: {why}") from why
 
 
 def volume_start(device: Device, partition: int | None) -> int:
@@ -130,39 +151,64 @@ def _there_are(starts: dict[int, int]) -> str:
 
 
 class _Image:
-    """The whole disk as one member: what is in use of the volume, and all that is not of it.
+    """The whole disk as one member: what is in use of its volumes, and all that is in none."""
 
-    Without a volume it is every block; `remark` says why there is none.
-    """
-
-    def __init__(
-        self,
-        device: Device,
-        volume: Volume | None,
-        files: list[File],
-        wish: Wish,
-        changes: Extents | None,
-        modified: int,
-        *,
-        remark: str = "",
-    ) -> None:
-        self._device, self._files, self._name, self._modified = device, files, wish.name, modified
-        if volume is None:
-            self.volume, self._damage = None, []
-            self._extents = [(0, device.size)]
-            self.remarks = [
-                f"{remark}: every block of the disk is copied, in use or not, and no single file "
-                "can be restored from this image"
-            ]
-        else:
-            self.volume, self._damage = volume.facts, volume.damage
-            self._extents = disk_extents(volume.facts, volume.used(), device.size)
-            self.remarks = _remarks(volume)
-        if changes is not None:
-            self._extents = changed_extents(self._extents, changes)
-        self.to_move = sum(length for _, length in self._extents)
-        self.extents = len(self._extents)
+    def __init__(self, device: Device, name: str, modified: int) -> None:
+        self._device, self._name, self._modified = device, name, modified
+        self._extents: Extents = []
+        self._files: list[File] = []
+        self._damage: Sequence[Damage] = ()
         self._member: Member | None = None
+        self.volume: VolumeFacts | None = None
+        self.remarks: list[str] = []
+
+    def take_volume(self, volume: Volume) -> None:
+        """Take the disk with one volume on it, whose files are found in the image."""
+        self._files = _files(volume)
+        self.volume, self._damage = volume.facts, volume.damage
+        self.remarks += _remarks(volume)
+        try:
+            self._extents = disk_extents([(volume.facts, volume.used())], self._device.size)
+        except NtfsError as why:
+            raise BackupError(f"what is in use cannot be read: {why}") from why
+
+    def take_volumes(self, volumes: Mapping[int, Volume]) -> None:
+        """Take the disk with several volumes on it, by their partitions."""
+        self.remarks.append(
+            f"an image of {len(volumes)} NTFS volumes (partitions {', '.join(map(str, volumes))}): "
+            "no single file can be restored from it; with --partition N those of that volume can, "
+            "and with --mode files they are backed up one by one"
+        )
+        used = []
+        for number, volume in volumes.items():
+            self.remarks += [f"partition {number}: {each}" for each in _remarks(volume)]
+            try:
+                used.append((volume.facts, volume.used()))
+            except NtfsError as why:
+                self.remarks.append(f"partition {number} is copied whole: {why}")
+        self._extents = disk_extents(used, self._device.size)
+
+    def take_blocks(self, why: str) -> None:
+        """Take every block."""
+        self._extents = [(0, self._device.size)]
+        self.remarks.append(
+            f"{why}: every block of the disk is copied, in use or not, and no single file can be "
+            "restored from this image"
+        )
+
+    def keep(self, changes: Extents) -> None:
+        """Keep of all that only what has changed."""
+        self._extents = changed_extents(self._extents, changes)
+
+    @property
+    def to_move(self) -> int:
+        """See Contents."""
+        return sum(length for _, length in self._extents)
+
+    @property
+    def extents(self) -> int:
+        """See Contents."""
+        return len(self._extents)
 
     def parts(self, writer: ArchiveWriter) -> Iterator[Part]:
         """See Contents."""

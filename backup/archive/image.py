@@ -12,17 +12,23 @@ Extents = list[tuple[int, int]]
 CATALOG_FOLDER = ".serverfree"
 
 
-def disk_extents(volume: VolumeFacts, used: Iterable[tuple[int, int]], disk_size: int) -> Extents:
-    """Return what of a disk an image holds: what the volume uses, and all that is not the volume.
+Used = tuple[VolumeFacts, Iterable[tuple[int, int]]]
+"""A volume, and the (place, length) in it of all that is in use."""
 
-    `used` are places of the volume, in order. Outside of it lie partition tables, boot loaders and
-    other volumes, of which no more is known.
+
+def disk_extents(volumes: Iterable[Used], disk_size: int) -> Extents:
+    """Return what of a disk an image holds: what its volumes use, and all that is in none of them.
+
+    Outside of them lie partition tables, boot loaders and other file systems, of which no more is
+    known.
     """
-    start, end = volume.start, min(volume.start + volume.size, disk_size)
-    everything = [(0, start)]
-    everything += [(start + place, length) for place, length in used]
-    everything.append((end, disk_size - end))
-    return _joined(everything)
+    everything, at = [], 0
+    for volume, used in sorted(volumes, key=lambda each: each[0].start):
+        everything.append((at, volume.start - at))
+        everything += [(volume.start + place, length) for place, length in used]
+        at = max(at, min(volume.start + volume.size, disk_size))
+    everything.append((at, disk_size - at))
+    return _joined(sorted(everything))
 
 
 def changed_extents(extents: Extents, changed: Iterable[tuple[int, int]]) -> Extents:

@@ -99,7 +99,10 @@ def _add_choice(parser: argparse.ArgumentParser) -> None:
         help="leave out: a name anywhere, or a path from the root where it has a /",
     )
     parser.add_argument(
-        "--partition", type=NUMBER, metavar="N", help="of the disk, where it has several volumes"
+        "--partition",
+        type=NUMBER,
+        metavar="N",
+        help="of the disk, where it has several volumes (default of an image: all of them)",
     )
     parser.add_argument(
         "--name",

@@ -6,9 +6,11 @@ import pytest
 
 from serverfree.backup.archive.writer import ArchiveWriter
 from serverfree.backup.catalog.facts import Mode
-from serverfree.backup.contents import Wish, read_contents
+from serverfree.backup.contents import Wish, read_contents, volume_start
 from serverfree.backup.device import FileDevice
 from serverfree.backup.errors import BackupError
+from serverfree.backup.ntfs.errors import NtfsError
+from serverfree.backup.ntfs.volume import Volume
 from serverfree.backup.pieces import FromDisk
 
 pytestmark = pytest.mark.peer
@@ -49,6 +51,10 @@ def disk(ntfs_images, tmp_path):
         file.write(content)
     with FileDevice(str(path)) as device:
         yield device, image
+
+
+def digest(pieces) -> str:
+    return hashlib.sha256(b"".join(pieces)).hexdigest()
 
 
 def pieces_of(contents):
@@ -94,6 +100,57 @@ def test_an_image_has_the_volume_and_all_that_is_not_of_it(disk):
     assert holds(66 * MIB, 66 * MIB + VOLUME), "the other volume, whole"
     assert not holds(MIB, MIB + VOLUME), "of this one what is in use"
     assert contents.to_move < VOLUME + 16 * MIB
+
+
+def test_an_image_of_several_volumes_has_what_is_in_use_of_each(disk, tmp_path):
+    device, image = disk
+    contents = read_contents(device, Wish(Mode.IMAGE, name="all"))
+    assert contents.volume is None
+    assert "2 NTFS volumes (partitions 2, 3)" in contents.remarks[0]
+    assert "--partition" in contents.remarks[0]
+    ((_, pieces),) = pieces_of(contents)
+    assert list(contents.inside()) == []
+    assert contents.to_move < 2 * VOLUME, "not what is free"
+    restored = tmp_path / "restored.img"
+    with restored.open("wb") as file:
+        file.truncate(device.size)
+        for piece in pieces:
+            if isinstance(piece, FromDisk):
+                file.seek(piece.offset)
+                file.write(device.read_at(piece.offset, piece.length))
+    assert restored.read_bytes()[512 << 10 : MIB].startswith(b"another system")
+    with FileDevice(str(restored)) as again:
+        for partition in (2, 3):
+            volume = Volume.open(again, volume_start(again, partition))
+            streams = {
+                (file.path, stream.name): hashlib.sha256(
+                    b"".join(volume.read_stream(file, stream))
+                ).hexdigest()
+                for file in volume.files()
+                for stream in file.streams
+                if stream.readable
+            }
+            there = image.manifest.streams
+            assert streams.items() >= {key: one.sha256 for key, one in there.items()}.items()
+
+
+def test_a_volume_without_a_bitmap_is_copied_whole(disk, monkeypatch):
+    device, _ = disk
+    used = Volume.used
+
+    def damaged(volume):
+        if volume.facts.start > MIB:
+            raise NtfsError("the bitmap is torn")
+        return used(volume)
+
+    monkeypatch.setattr(Volume, "used", damaged)
+    contents = read_contents(device, Wish(Mode.IMAGE, name="all"))
+    assert any("partition 3" in each and "torn" in each for each in contents.remarks)
+    ((_, pieces),) = pieces_of(contents)
+    there = [(piece.offset, piece.length) for piece in pieces if isinstance(piece, FromDisk)]
+    assert any(at <= 66 * MIB and at + length >= 66 * MIB + VOLUME for at, length in there)
+    with pytest.raises(BackupError, match="torn"):
+        read_contents(device, Wish(Mode.IMAGE, partition=3))
 
 
 def test_what_is_no_volume_says_why(tmp_path):

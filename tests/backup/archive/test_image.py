@@ -40,12 +40,22 @@ def test_what_has_changed_of_what_is_in_use(used, changed):
 
 def test_what_is_not_the_volume_is_kept_whole():
     used = [(0, 4096), (8192, 4096), (32768 - 512, 512)]
-    found = disk_extents(volume(16384, 32768), used, 65536)
+    found = disk_extents([(volume(16384, 32768), used)], 65536)
     assert found == [(0, 20480), (24576, 4096), (48640, 16896)]
 
 
 def test_a_volume_that_is_the_whole_disk():
-    assert disk_extents(volume(0, 65536), [(0, 512)], 65536) == [(0, 512)]
+    assert disk_extents([(volume(0, 65536), [(0, 512)])], 65536) == [(0, 512)]
+
+
+def test_of_several_volumes_what_is_used_of_each_is_kept():
+    two = [(volume(32768, 16384), [(0, 512)]), (volume(4096, 8192), [(1024, 512), (7680, 512)])]
+    assert disk_extents(two, 65536) == [
+        (0, 4096), (5120, 512), (11776, 32768 - 11776 + 512), (49152, 16384),
+    ]  # fmt: skip
+    assert disk_extents([], 65536) == [(0, 65536)]
+    inside = [(volume(0, 65536), [(0, 512)]), (volume(4096, 4096), [(512, 512)])]
+    assert disk_extents(inside, 65536) == [(0, 512), (4608, 512)], "tables may say anything"
 
 
 @given(extents(), st.sampled_from([512, 4096]))

@@ -218,7 +218,7 @@ def test_an_image_comes_back_sparse_and_clean(ntfs_images: Images, tmp_path):
     path = tmp_path / "a.tar"
     with FileDevice(str(image.path)) as device:
         volume = Volume.open(device)
-        extents = disk_extents(volume.facts, volume.used(), device.size)
+        extents = disk_extents([(volume.facts, volume.used())], device.size)
         writer = ArchiveWriter()
         write_archive(
             path, writer, [put_image(writer, "disk", extents, device.size, 512, WHEN)], device

@@ -355,7 +355,7 @@ def test_the_files_inside_an_image_are_found_without_a_catalog(
                  "tape_block": BLOCK, "volume": asdict(volume.facts)}
             )
         )  # fmt: skip
-        extents = disk_extents(volume.facts, volume.used(), device.size)
+        extents = disk_extents([(volume.facts, volume.used())], device.size)
         _, more = put_image(writer, "d", extents, device.size, 512, 0)
         pieces += [*more, *writer.end()]
         archive = b"".join(
