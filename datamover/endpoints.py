@@ -19,7 +19,7 @@ from serverfree.scsi.status import Status
 
 PIECE = 1 << 20  # bytes in one disk command
 DISK_WINDOW = 4 * PIECE  # bytes of disk commands under way in one direction
-DISK_DEPTH = 64  # and how many they are at most
+DISK_DEPTH = 128  # and how many they are at most
 _SMALL = 32 << 10  # commands of less travel together
 
 # The hottest CDBs of a copy: `block.Read16(lba=..., blocks=...).pack()` takes ten times as long.

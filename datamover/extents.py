@@ -26,7 +26,7 @@ from serverfree.scsi.device import Order, Result
 from serverfree.scsi.sense import Asc
 from serverfree.scsi.status import Status
 
-_BATCH = 32  # extents: enough to share what a batch costs, few enough for two to be under way
+_BATCH = 64  # extents: enough to share what a batch costs, few enough for two to be under way
 
 
 @dataclass(slots=True)
