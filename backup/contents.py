@@ -79,25 +79,32 @@ def read_contents(
     if wish.paths or wish.excludes:
         raise BackupError("an image holds all of a disk: paths are for --mode files")
     image = _Image(device, wish.name, modified)
-    if wish.partition is not None:
-        image.take_volume(_volume(device, wish.partition))
-    else:
-        _take_all(image, device)
+    _take(image, device, wish.partition)
     if changes is not None:
         image.keep(changes)
     return image
 
 
-def _take_all(image: "_Image", device: Device) -> None:
-    """Take every volume there is; without one the image is of every block."""
+def _take(image: "_Image", device: Device, partition: int | None) -> None:
+    """Take every volume there is, and the files of the one that is named, or is the only one."""
     try:
         starts = volume_starts(device)
-        if len(starts) > 1:
-            image.take_volumes({each: Volume.open(device, starts[each]) for each in starts})
-        else:
-            image.take_volume(_volume(device, None))
+        several = partition is None and len(starts) > 1
+        mapped = None if several else _volume(device, partition)
     except NoVolume as why:
+        if partition is not None:
+            raise
         image.take_blocks(one_line(why))
+        return
+    image.take_volumes({each: Volume.open(device, starts[each]) for each in starts})
+    if mapped is not None:
+        image.map_files(mapped)
+    else:
+        image.remarks.append(
+            f"an image of {len(starts)} NTFS volumes (partitions {', '.join(map(str, starts))}): "
+            "no single file can be restored from it; with --partition N those of that volume can, "
+            "and with --mode files they are backed up one by one"
+        )
 
 
 def _volume(device: Device, partition: int | None) -> Volume:
@@ -162,31 +169,22 @@ class _Image:
         self.volume: VolumeFacts | None = None
         self.remarks: list[str] = []
 
-    def take_volume(self, volume: Volume) -> None:
-        """Take the disk with one volume on it, whose files are found in the image."""
-        self._files = _files(volume)
-        self.volume, self._damage = volume.facts, volume.damage
-        self.remarks += _remarks(volume)
-        try:
-            self._extents = disk_extents([(volume.facts, volume.used())], self._device.size)
-        except NtfsError as why:
-            raise BackupError(f"what is in use cannot be read: {why}") from why
-
     def take_volumes(self, volumes: Mapping[int, Volume]) -> None:
-        """Take the disk with several volumes on it, by their partitions."""
-        self.remarks.append(
-            f"an image of {len(volumes)} NTFS volumes (partitions {', '.join(map(str, volumes))}): "
-            "no single file can be restored from it; with --partition N those of that volume can, "
-            "and with --mode files they are backed up one by one"
-        )
+        """Take the disk with what is in use of its volumes, by the number of their partition."""
         used = []
         for number, volume in volumes.items():
-            self.remarks += [f"partition {number}: {each}" for each in _remarks(volume)]
+            name = f"partition {number}: " if number else ""
+            self.remarks += [name + each for each in _remarks(volume)]
             try:
                 used.append((volume.facts, volume.used()))
             except NtfsError as why:
-                self.remarks.append(f"partition {number} is copied whole: {why}")
+                self.remarks.append(f"{name}every block of it is copied, in use or not: {why}")
         self._extents = disk_extents(used, self._device.size)
+
+    def map_files(self, volume: Volume) -> None:
+        """Have the files of a volume found in the image."""
+        self._files = _files(volume)
+        self.volume, self._damage = volume.facts, volume.damage
 
     def take_blocks(self, why: str) -> None:
         """Take every block."""
