@@ -35,6 +35,7 @@ TAPE_BLOCK = 256 << 10
 LIBRARY_IQN = "iqn.2026-11.com.example:library"
 SECTOR = 512
 EXTENTS = 10_000
+WITHIN = "disk to disk, one process"  # both disks and the copy manager
 SMALL, LARGE = 4 << 10, 1 << 20  # bytes of an extent
 
 
@@ -85,11 +86,11 @@ class San:
         command = [*SERVERFREE, "tape", self.url("tape"), "rewind"]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=60)
 
-    def copy(self, source: str, destination: str) -> None:
-        """Have the mover copy a whole disk."""
+    def copy(self, source: str, destination: str, manager: str = "") -> None:
+        """Have the mover copy a whole disk, or the copy manager of another unit."""
         blocks = self.size // SECTOR
         xcopy(
-            self.manager, self.url(source), self.url(destination),
+            manager or self.manager, self.url(source), self.url(destination),
             count=blocks, tape_block=TAPE_BLOCK,
         )  # fmt: skip
         if destination != "tape":  # whose filemark has flushed it
@@ -165,6 +166,7 @@ def measure(folder: Path, rounds: int, size: int, memory: Memory) -> list[Case]:
             "disk to tape": lambda: san.copy("source", "tape"),
             "tape to disk": lambda: san.copy("tape", "destination"),
             "disk to disk": lambda: san.copy("source", "destination"),
+            WITHIN: lambda: san.copy("source", "destination", san.url("destination")),
         }
         runs = {**ours, "qemu-img": san.convert, "relay": san.relay.copy}
         rates: dict[str, list[float]] = {name: [] for name in runs}
@@ -175,9 +177,10 @@ def measure(folder: Path, rounds: int, size: int, memory: Memory) -> list[Case]:
             for name in names:
                 if "tape" in name:
                     san.rewind()
-                before = cpu_seconds(san.mover.pid)
+                pid = san.storage.pid if name == WITHIN else san.mover.pid
+                before = cpu_seconds(pid)
                 rates[name].append(size / timed(runs[name]) / 1e6)
-                taken = cpu_seconds(san.mover.pid) - before
+                taken = cpu_seconds(pid) - before
                 cpu[name].append(taken / (size / TAPE_BLOCK) * 1e6)
     return [
         Case(f"{name} {label}", "MB/s", rival, rates[name], rates[rival], cpu[name])
