@@ -172,9 +172,10 @@ class Engine:
             except CopyAborted as error:
                 raise error.in_segment(step.number) from None
             return
-        if step.source is not None and (
-            isinstance(step.source, TapeRun) or self._awaits_a_write(step.source)
-        ):
+        if (
+            step.source is not None
+            and (isinstance(step.source, TapeRun) or self._awaits_a_write(step.source))
+        ) or self._would_overtake_a_write(step.destination):
             self._settle_writes()
         if step.apart:
             residual = self._source, self._destination
@@ -396,6 +397,22 @@ class Engine:
         """Whether a write under way touches what is to be read."""
         return id(source.unit.attached) in self._written and any(
             source.meets(write.run) for write in self._writes
+        )
+
+    def _would_overtake_a_write(self, destination: Run | None) -> bool:
+        """Whether a write under way is to blocks that are to be written once more.
+
+        A disk may carry out commands in another order than they came (SAM-5 8.6.2), and the last
+        segment's data is what is to stay (6.4.5.3). Writes under way are all to one unit.
+        """
+        if not self._writes or not isinstance(destination, DiskRun):
+            return False
+        if self._writes[-1].run.unit is not destination.unit:
+            return False
+        begin, end = destination.lba, destination.lba + destination.blocks
+        return any(
+            isinstance(run, DiskRun) and run.lba < end and begin < run.lba + run.blocks
+            for run in (write.run for write in self._writes)
         )
 
     def _plan_next(self) -> bool:

@@ -5,6 +5,7 @@ are, and held to what the descriptors say of them. Nothing is read or written he
 """
 
 import hashlib
+from bisect import bisect
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import groupby
@@ -125,6 +126,10 @@ class Planner:
                     self._runs[at + 1] = end
                 break
             extents.append((one.source_lba, one.destination_lba, blocks))
+        apart = _written_once(extents)
+        if apart < len(extents):
+            self._runs[number + apart] = end
+            del extents[apart:]
         return Extents(source, destination, number, extents) if extents else None
 
     def step(self, number: int) -> Step:
@@ -484,6 +489,25 @@ def _runs_of_extents(segments: Sequence[Segment], *, striped: bool) -> dict[int,
         ):
             runs[numbers[0]] = numbers[-1] + 1
     return runs
+
+
+def _written_once(extents: Sequence[tuple[int, int, int]]) -> int:
+    """Return how many extents, from the first on, no other of them writes onto.
+
+    Their writes may be carried out in any order.
+    """
+    written: list[tuple[int, int]] = []
+    for count, (_, begin, blocks) in enumerate(extents):
+        end = begin + blocks
+        if not written or begin >= written[-1][1]:  # mostly they go upwards
+            written.append((begin, end))
+            continue
+        at = bisect(written, (begin, end))
+        meets_before = at > 0 and written[at - 1][1] > begin
+        if meets_before or (at < len(written) and written[at][0] < end):
+            return count
+        written.insert(at, (begin, end))
+    return len(extents)
 
 
 def _kind_of_extent(segments: Sequence[Segment], number: int) -> tuple[type, int, int]:
