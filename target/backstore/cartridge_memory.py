@@ -45,6 +45,7 @@ class Life:
     marks_written: int = 0
     write_errors: int = 0
     read_errors: int = 0
+    formats: int = 1  # making the cartridge was one
 
     def since(self, before: "Life") -> "Life":
         """What has come since it was `before`."""

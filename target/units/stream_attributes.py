@@ -89,6 +89,7 @@ def _present(unit: StreamUnit, medium: Medium, number: int) -> list[MediumAttrib
         binary(AttributeId.MAM_SPACE_REMAINING, _CAPACITY - _host_bytes(medium), 8),
         ascii_text(AttributeId.ASSIGNING_ORGANIZATION, VENDOR, 8),
         binary(AttributeId.FORMATTED_DENSITY_CODE, unit.profile.density, 1),
+        binary(AttributeId.INITIALIZATION_COUNT, life.formats, 2),
         binary(AttributeId.VOLUME_CHANGE_REFERENCE, cartridge.change_reference, 4),
         *drives,
         binary(AttributeId.TOTAL_MIB_WRITTEN, life.bytes_written // _MIB, 8),

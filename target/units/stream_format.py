@@ -84,6 +84,7 @@ def _format(
 ) -> None:
     medium.number = medium.block = 0
     unit.modes.partitioning = None
+    medium.life.formats += 1  # format puts it on stable storage with the rest of the memory
     try:
         medium.cartridge.format(capacities, usable=usable)
     except OSError as error:

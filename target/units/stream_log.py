@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, cast
 
+from serverfree.scsi.attributes import AttributeId
 from serverfree.scsi.device import Buffer
 from serverfree.scsi.log import BINARY, COUNTER, LogParameter, counter
 from serverfree.scsi.opcodes import OperationCode
@@ -24,6 +25,7 @@ from serverfree.target.units.stream_format import medium_serial
 
 if TYPE_CHECKING:
     from serverfree.target.units.stream import StreamUnit
+    from serverfree.target.units.stream_medium import Medium
 
 _MB, _MIB = 1_000_000, 1 << 20
 _ALERTS = 64
@@ -138,6 +140,12 @@ def _records(code: int, values: Sequence[int]) -> LogParameter:
     )
 
 
+def _barcode(medium: Medium) -> bytes:
+    """The barcode that a host has written into the memory, or blanks."""
+    written = medium.cartridge.memory.attributes.get((0, AttributeId.BARCODE))
+    return (written.value if written else b"").ljust(32)
+
+
 def _volume_statistics(unit: StreamUnit) -> Parameters:
     medium = unit.medium
     if medium is None:
@@ -162,6 +170,7 @@ def _volume_statistics(unit: StreamUnit) -> Parameters:
         counter(0x16, cartridge.usable // _MB),
         counter(0x17, sum(each.used for each in partitions) // _MB),
         LogParameter(0x40, medium_serial(medium).encode()),
+        LogParameter(0x42, _barcode(medium)),
         LogParameter(0x43, VENDOR.encode().ljust(8)),
         _flag(0x80, cartridge.write_protected),
         _flag(0x81, cartridge.worm),

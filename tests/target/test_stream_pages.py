@@ -66,6 +66,14 @@ class TestAttributes:
         expected.pointer = FieldPointer(8, in_cdb=True)
         assert drive.sense(attribute(0x0803)) == expected
 
+    def test_formats_are_counted(self, drive):
+        assert int.from_bytes(value(drive, 7), "big") == 1
+        drive.good(bytes.fromhex("04 00 00 00 00 00"))
+        drive.good(bytes.fromhex("0b 00 00 80 00 00"))
+        drive.good(UNLOAD)
+        drive.good(LOAD)
+        assert drive.good(attribute(7))[7:11] == bytes.fromhex("00 02 00 03")
+
     def test_coherency_is_kept_for_each_partition(self, drive):
         drive.unit.medium.cartridge.format([32 * MIB, 32 * MIB])
         for partition in (0, 1):
@@ -196,6 +204,11 @@ class TestLogs:
         assert [number(drive, 0x17, code) for code in (0x10, 0x11, 0x17)] == [6, 2, 6]
         assert log(drive, 0x17)[0x204] == bytes.fromhex("07 00 00 00") + (61).to_bytes(4, "big")
         assert [number(drive, 0x31, code) for code in (1, 3)] == [58, 64]
+
+    def test_barcode_is_the_one_that_was_written(self, drive):
+        assert log(drive, 0x17)[0x42] == b" " * 32
+        drive.good(*write_attribute(0x0806, 1, b"ABC123L5"))
+        assert log(drive, 0x17)[0x42] == b"ABC123L5".ljust(32)
 
     def test_log_select_begins_anew_but_not_the_life_of_the_medium(self, drive):
         drive.good(write(2_000_000), bytes(2_000_000))
