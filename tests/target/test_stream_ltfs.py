@@ -10,6 +10,7 @@ import re
 import pytest
 
 from serverfree.scsi.opcodes import cdb_length
+from serverfree.scsi.status import Status
 from serverfree.target.backstore.cartridge import open_cartridge
 from serverfree.target.units.command import Nexus
 from serverfree.target.units.stream import StreamUnit
@@ -307,6 +308,29 @@ def test_the_last_index_is_found_from_the_end(volume):
         assert volume.marks(1) == end - 2
         volume.take_to_mark(index)
         assert volume.position()[1] == end
+
+
+def test_another_host_is_kept_out_and_sees_who_is_there(volume):
+    """It registers, may not reserve, and finds the holder by READ FULL STATUS."""
+    volume.mounted()
+    drive, key = volume.drive, bytes.fromhex(KEY)
+    other = Nexus("iqn.test:other", "iqn.test:target")
+    drive.unit.attach(other)
+    drive.unit.attentions.take(other)
+    register = bytes.fromhex("5f 06 00 00 00 00 00 00 18 00")
+    assert drive(register, bytes(8) + key + bytes(8), other).status is Status.GOOD
+    reserve = bytes.fromhex("5f 01 03 00 00 00 00 00 18 00")
+    assert drive(reserve, key + bytes(16), other).status is Status.RESERVATION_CONFLICT
+    found = bytes(drive(bytes.fromhex("5e 03 00 00 00 00 00 00 f8 00"), b"", other).data)[8:]
+    holders = []
+    while found:
+        length = 24 + int.from_bytes(found[20:24], "big")
+        descriptor, found = found[:length], found[length:]
+        assert descriptor[:8] == key
+        if descriptor[12] & 1:  # R_HOLDER
+            holders.append((descriptor[13], descriptor[28:].rstrip(b"\0")))
+    assert holders == [(3, drive.nexus.initiator.encode())]
+    append(volume, 2, careful=False)
 
 
 def test_capacity_of_the_partitions(volume):
