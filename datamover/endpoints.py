@@ -197,13 +197,11 @@ class TapeRun:
     unit: CopyUnit = field(init=False)
     length: int = field(init=False)  # bytes, all of it
     piece: int = field(init=False)  # bytes in one command
-    depth: int = field(init=False)
 
     in_order: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         self.unit = self.endpoint.unit
-        self.depth = TAPE_DEPTH if self.endpoint.naca else 1
         self.piece = self.endpoint.transfer_bytes(self.transfer_length)
         self.length = self.transfers * self.piece
 
@@ -216,6 +214,15 @@ class TapeRun:
         """Write the next transfer."""
         cdb = self._cdb(writes=True)
         return self.unit.issue(cdb, data_out=buffers)
+
+    @property
+    def depth(self) -> int:
+        """How many commands may be under way: one until one has ended well.
+
+        What a unit is too busy for, or keeps for others, establishes no ACA, and could only be sent
+        again if nothing is behind it.
+        """
+        return TAPE_DEPTH if self.endpoint.naca and self.unit.steady else 1
 
     def _cdb(self, *, writes: bool) -> bytes:
         endpoint = self.endpoint
@@ -296,6 +303,7 @@ def check_read(run: Run, result: Result | None, size: int, role: Role = Role.SOU
         raise CopyAborted(Asc.COPY_TARGET_DEVICE_DATA_UNDERRUN, unit.pointer)
     if result.transferred > size:
         raise CopyAborted(Asc.COPY_TARGET_DEVICE_DATA_OVERRUN, unit.pointer)
+    unit.steady = True
 
 
 def finish_write(
@@ -307,6 +315,7 @@ def finish_write(
     """
     result = issued.wait(again=alone or not run.in_order)
     if result is not None and result.status is Status.GOOD:
+        run.unit.steady = True
         return size, None
     run.failed(result)
     failure = run.unit.failure(Role.DESTINATION, result)

@@ -327,7 +327,7 @@ class CopyUnit:
     """A unit in its place in one parameter list.
 
     `pointer` is the first byte of the CSCD descriptor that designates it, None for the unit that
-    contains the copy manager, which needs none.
+    contains the copy manager, which needs none. `steady` is whether a transfer has ended well.
     """
 
     def __init__(
@@ -343,6 +343,7 @@ class CopyUnit:
         self._batching = attached if isinstance(attached, BatchUnit) else None
         self.pointer = pointer
         self.broken = False
+        self.steady = False
         self.activity = activity or Activity()
 
     def issue(

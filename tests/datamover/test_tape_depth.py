@@ -163,6 +163,15 @@ def test_a_command_that_is_too_busy_to_run_is_not_sent_again_behind_others(opcod
     assert (told.destination if opcode == WRITE_6 else told.source) == b"\x08"
 
 
+@pytest.mark.parametrize("status", [Status.BUSY, Status.RESERVATION_CONFLICT])
+def test_the_first_one_goes_alone_and_is_sent_again(status):
+    disk, drive = FakeDisk(CONTENT, lazy=True), tape(aca=True)
+    drive.fail(WRITE_6, 0, Result(status))
+    drive.fail(WRITE_6, 1, Result(status))
+    copy([disk, drive], [BlockToStream(0, 1, BLOCK, 128, 0)])
+    assert b"".join(drive.blocks) == CONTENT
+
+
 def test_the_last_one_is_sent_again_where_the_unit_was_busy():
     disk, drive = FakeDisk(CONTENT, lazy=True), tape(aca=True)
     drive.fail(WRITE_6, 9, Result(Status.BUSY))

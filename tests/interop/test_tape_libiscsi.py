@@ -334,3 +334,16 @@ def test_without_a_medium_and_with_it_again(tape: Session, url: str) -> None:
         assert other(TEST_UNIT_READY).status == GOOD
         assert position(tape) == 0
         assert other(read(100), read=100).data == b"a" * 100
+
+
+def test_after_an_error_with_naca_nothing_moves_until_clear_aca(tape: Session):
+    """SAM-5 5.9: the block behind the one that failed is still to be read."""
+    clear_aca, aca_active = 3, 0x30
+    assert tape(TEST_UNIT_READY[:-1] + b"\x04").status == GOOD
+    short = tape(read(50)[:-1] + b"\x04", read=50)
+    assert (short.status, short.flags, short.information) == (CHECK_CONDITION, "i", -50)
+    for cdb, length in ((read(200), 200), (write(10), 0), (REWIND, 0)):
+        data = b"" if length else b"x" * (10 if cdb == write(10) else 0)
+        assert tape(cdb, data, read=length).status == aca_active
+    assert tape.manage(clear_aca) == 0
+    assert tape(read(200), read=200).data == b"B" * 200

@@ -137,3 +137,8 @@ class Session:
             return Answer(found.status, sense, got, residual)
         finally:
             self._library.scsi_free_scsi_task(handle)
+
+    def manage(self, function: int) -> int:
+        """Ask for a task management function that concerns the unit; return 0 if it was done."""
+        anything = ctypes.c_uint32(0xFFFFFFFF), ctypes.c_uint32(0)
+        return self._library.iscsi_task_mgmt_sync(self._context, self._lun, function, *anything)
