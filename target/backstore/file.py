@@ -90,12 +90,15 @@ class FileStore:
             while got < length:
                 data = os.pread(self._fd, length - got, offset + got)
                 if not data:
-                    raise OSError(errno.EIO, f"{self.path} has become shorter than {self.size}")
+                    raise self._shorter()
                 parts.append(data)
                 got += len(data)
             return b"".join(parts)
         except OSError as error:
             raise ReadError(error.errno, error.strerror) from error
+
+    def _shorter(self) -> ReadError:
+        return ReadError(errno.EIO, f"{self.path} has become shorter than {self.size}")
 
     def write(self, offset: int, data: Buffer) -> None:
         """Write all of `data` into the page cache."""
@@ -203,6 +206,8 @@ class FileStore:
             return os.lseek(self._fd, offset, whence)
         except OSError as error:
             if error.errno == errno.ENXIO:  # no data behind the offset
+                if os.lseek(self._fd, 0, os.SEEK_END) < self.size:
+                    raise self._shorter() from error  # what has been lost is no hole
                 return end
             if error.errno in _NOT_SUPPORTED:  # cannot tell holes: everything is data
                 return offset if whence == os.SEEK_DATA else end

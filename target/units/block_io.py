@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import count
 from struct import Struct
 
@@ -150,7 +151,7 @@ def _read(layout: type[Cdb]) -> Row:
         if command.read_here or not unit.reads_windows:
             if isinstance(command, Handover):
                 if unit.reads_windows:
-                    command.stored = Stored(unit.store, offset, length)
+                    command.stored = Stored(unit.store, offset, length, _AtOneMoment(unit))
                 return b""
             return unit.read_copy(offset, length)
         return unit.store.view(offset, length)
@@ -202,6 +203,20 @@ def _write(layout: type[Cdb]) -> Row:
         service_action=layout.SERVICE_ACTION,
         offered=offered(layout),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _AtOneMoment:
+    """Guards what a READ has lent: not for whoever comes when atomic writes have begun."""
+
+    unit: BlockDevice
+
+    @property
+    def valid(self) -> bool:
+        return self.unit.reads_windows
+
+    def minds(self, offset: int, length: int) -> bool:
+        return False
 
 
 def _take(unit: BlockDevice, command: Handover, offset: int, length: int) -> None:

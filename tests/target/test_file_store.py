@@ -95,6 +95,16 @@ def test_holes_are_told_from_data(tmp_path: Path) -> None:
     ]
 
 
+def test_what_a_file_has_lost_is_no_hole(tmp_path: Path) -> None:
+    for thin in (True, False):
+        store = open_file_store(tmp_path / f"disk {thin}", SIZE, thin=thin)
+        store.write(0, b"x" * SIZE)
+        os.truncate(store.path, PAGE * 4)
+        assert list(store.extents(0, PAGE * 4)) == [(0, PAGE * 4, True)]
+        with pytest.raises(ReadError, match="has become shorter"):
+            list(store.extents(PAGE, PAGE * 4))
+
+
 def test_content_survives_and_a_size_that_agrees_is_welcome(tmp_path: Path) -> None:
     path = tmp_path / "disk"
     store = open_file_store(path, SIZE)

@@ -229,6 +229,10 @@ def stop(pair: Pair, unit: BlockUnit) -> None:
     Host(unit).good(bytes.fromhex("1b 00 00 00 00 00"))
 
 
+def cut_short(pair: Pair, unit: BlockUnit) -> None:
+    os.truncate(pair.files[pair.units.index(unit)].path, 2 * MiB)
+
+
 def protect(pair: Pair, unit: BlockUnit) -> None:
     unit.software_write_protect = True
 
@@ -274,6 +278,9 @@ FAULTS = {
         (0x0D01, 6, 0x2A01), prepare=lambda pair: attention(pair, pair.destination)
     ),
     "source stopped": Fault((0x0D01, 2, 0x0402), prepare=lambda pair: stop(pair, pair.source)),
+    "source cut short": Fault(
+        (0x0D01, 3, 0x1100), prepare=lambda pair: cut_short(pair, pair.source)
+    ),
     "beyond the end": Fault(
         (0x0000, 0, 0), segments=(FIRST, BlockToBlock(0, 1, 128, 64, BLOCKS - 32))
     ),
@@ -386,6 +393,31 @@ def test_after_an_atomic_write_a_source_is_read_at_one_moment(
     assert pair.copy(WHOLE).status is Status.GOOD
     assert sum(reads) == SIZE
     assert pair.copied == pair.content
+
+
+def test_an_atomic_write_that_comes_between_is_not_seen_in_part(pair: Pair) -> None:
+    """It comes when the source has said where its data lies, and has changed half of its blocks."""
+    new = b"n" * 4096
+    waiting: list[Stored] = []
+
+    class Late:
+        def __getattr__(self, name: str) -> object:
+            return getattr(pair.files[1], name)
+
+        def take(self, offset: int, data: Stored) -> None:
+            if not waiting:
+                waiting.append(data)
+                pair.source.reads_windows = False  # as WRITE ATOMIC does first
+                pair.files[0].write(0, new[:2048])
+                pair.files[1].take(offset, data)
+                pair.files[0].write(2048, new[2048:])
+            else:
+                pair.files[1].take(offset, data)
+
+    pair.destination.store = Late()
+    assert pair.copy(WHOLE).status is Status.GOOD
+    assert waiting
+    assert pair.copied == new + pair.content[4096:]
 
 
 @pytest.mark.usefixtures("only_direct")
