@@ -96,3 +96,31 @@ mt load # st hears of it from no unit attention (LTO drives tell other initiator
 at "position after load" 0
 mt rewind
 matches "status after load" "BOT ONLINE" "$(mt status)"
+
+# Two partitions: each has its own data and its own end
+mt stsetoptions can-partitions
+mt mkpartition 20
+matches "partitions made" "partition=0" "$(mt status)"
+head -c 3000 /dev/urandom >one
+head -c 5000 /dev/urandom >two
+cat one >"$tape"
+mt setpartition 1
+matches "the second partition" "partition=1" "$(mt status)"
+at "position in it" 0
+cat two >"$tape"
+mt rewind
+same "data of the second partition" "$(sum two)" "$(dd if="$tape" bs=64k count=1 status=none | sum)"
+mt setpartition 0
+mt rewind
+same "data of the first" "$(sum one)" "$(dd if="$tape" bs=64k count=1 status=none | sum)"
+mt setpartition 1
+mt seek 1
+at "a block of the second partition" 1
+matches "it is in the second" "partition=1" "$(mt status)"
+fails "a partition that there is not" mt setpartition 2
+mt setpartition 0
+mt rewind
+mt mkpartition 0
+mt rewind
+mt eod
+at "one partition again, and empty" 0
