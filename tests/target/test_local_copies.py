@@ -8,8 +8,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from serverfree.datamover import engine
 from serverfree.datamover.direct import DirectCopy
@@ -150,7 +153,6 @@ def test_blocks_go_straight_to_other_places_and_within_a_disk(pair: Pair) -> Non
     assert reply.status is Status.GOOD
     moved = pair.content[7 * BLOCK :][: third * BLOCK]
     expected = bytearray(SIZE)
-    expected[2 * third * BLOCK :][: third * BLOCK] = moved
     expected[2 * third * BLOCK : 3 * third * BLOCK] = moved
     expected[BLOCK : (third + 1) * BLOCK] = moved
     assert pair.copied == expected
@@ -171,6 +173,31 @@ def test_a_disk_onto_itself_by_a_few_blocks(pair: Pair) -> None:
         assert reply.status is Status.GOOD
         moved = pair.content[back * BLOCK :][: SIZE - 3 * BLOCK]
         assert pair.copied[there * BLOCK :][: len(moved)] == moved
+
+
+@settings(max_examples=10, deadline=None)
+@given(data=st.data())
+def test_lists_of_segments_move_what_a_model_moves(tmp_path_factory: Any, data: Any) -> None:
+    """Short and long ones, within a disk and between both, holes among them, in any order."""
+    pair = Pair(tmp_path_factory.mktemp("pair"))
+    model = [bytearray(pair.content), bytearray(SIZE)]
+    places = st.integers(0, BLOCKS - 1)
+    for file, content in zip(pair.files, model, strict=True):
+        start, end = sorted((data.draw(places) * BLOCK, data.draw(places) * BLOCK))
+        file.discard(start, end - start)
+        content[start:end] = bytes(end - start)
+    segments = []
+    for _ in range(data.draw(st.integers(1, 6))):
+        source, destination = data.draw(st.integers(0, 1)), data.draw(st.integers(0, 1))
+        blocks = data.draw(st.sampled_from((1, 63, 64, 128, 2048, 3000)))
+        here, there = (data.draw(st.integers(0, BLOCKS - blocks)) for _ in range(2))
+        segments.append(BlockToBlock(source, destination, blocks, here, there))
+        moved = model[source][here * BLOCK :][: blocks * BLOCK]
+        model[destination][there * BLOCK : (there + blocks) * BLOCK] = moved
+    assert pair.copy(*segments).status is Status.GOOD
+    for file, content in zip(pair.files, model, strict=True):
+        assert file.pread(0, SIZE) == content
+    pair.close()
 
 
 # ---------------------------------------------------------------------- the same as by memory
