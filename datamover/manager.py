@@ -79,7 +79,7 @@ LIMITS = OperatingParameters(
     maximum_descriptor_list_length=4 * MIB,
     maximum_inline_data_length=MIB,
     held_data_limit=HELD_DATA_LIMIT,
-    maximum_stream_transfer_size=0xFFFFFF,
+    maximum_stream_transfer_size=16 * MIB,
     total_concurrent_copies=64,
     maximum_concurrent_copies=64,
     descriptor_types=(
@@ -537,5 +537,5 @@ def memory_needed(copy_list: CopyList) -> int:
         ),
         default=1,
     )
-    unit = min(longest * block, 0xFFFFFF)
+    unit = min(longest * block, LIMITS.maximum_stream_transfer_size)
     return 2 * DISK_WINDOW + 2 * PIECE + 2 * unit

@@ -111,8 +111,12 @@ class Participants:
 
     def require_unit(self, endpoint: Endpoint, role: Role) -> None:
         """Raise CopyAborted for a null logical unit: this would send it a command."""
-        if endpoint.unit is self._null:
+        if self.is_null(endpoint):
             raise _unreachable(role)
+
+    def is_null(self, endpoint: Endpoint) -> bool:
+        """Whether it is a null logical unit, which is sent no command (table 148)."""
+        return endpoint.unit is self._null
 
     def unit(self, cscd_id: int, role: Role) -> CopyUnit:
         """Return a unit, ready for commands. Raises CopyAborted."""

@@ -69,11 +69,8 @@ class Planner:
         self._residue = Residue()
         self._runs = _runs_of_extents(copy_list.segments, striped=copy_list.sequential_striped)
         self._last: list[tuple[int, Callable[[], None]]] = []
-
-    @property
-    def wants_digests(self) -> bool:
+        self.wants_digests = any(isinstance(one, DigestOfDestination) for one in copy_list.segments)
         """Whether a segment asks for the digest of a destination."""
-        return any(isinstance(segment, DigestOfDestination) for segment in self._list.segments)
 
     def finish(self) -> None:
         """Do what the segments processed have put off until the end, well or not (6.4.6.18).
@@ -114,6 +111,7 @@ class Planner:
         if one_unit or source.block_length != destination.block_length:
             return None
         extents = []
+        written = _Spans()
         for at in range(number, end):
             one = segments[at]
             blocks = one.number_of_blocks
@@ -125,11 +123,10 @@ class Planner:
                 if at + 1 < end:
                     self._runs[at + 1] = end
                 break
+            if not written.add(one.destination_lba, blocks):
+                self._runs[at] = end  # writes of extents may be carried out in any order
+                break
             extents.append((one.source_lba, one.destination_lba, blocks))
-        apart = _written_once(extents)
-        if apart < len(extents):
-            self._runs[number + apart] = end
-            del extents[apart:]
         return Extents(source, destination, number, extents) if extents else None
 
     def step(self, number: int) -> Step:
@@ -437,7 +434,9 @@ class Planner:
 
     def _transfer_unit(self, tape: Tape, transfer_length: int, field_at: int = 9) -> int:
         unit = tape.transfer_bytes(transfer_length)
-        if unit > self._limits.maximum_stream_transfer_size:
+        if self._participants.is_null(tape):
+            return unit or 1  # commands of no length are as good: there are none
+        if not 0 < unit <= self._limits.maximum_stream_transfer_size:
             raise CopyAborted(Asc.INVALID_FIELD_IN_PARAMETER_LIST, in_descriptor(field_at))
         return unit
 
@@ -491,23 +490,23 @@ def _runs_of_extents(segments: Sequence[Segment], *, striped: bool) -> dict[int,
     return runs
 
 
-def _written_once(extents: Sequence[tuple[int, int, int]]) -> int:
-    """Return how many extents, from the first on, no other of them writes onto.
+class _Spans:
+    """Blocks of a disk, in spans that do not meet."""
 
-    Their writes may be carried out in any order.
-    """
-    written: list[tuple[int, int]] = []
-    for count, (_, begin, blocks) in enumerate(extents):
-        end = begin + blocks
-        if not written or begin >= written[-1][1]:  # mostly they go upwards
-            written.append((begin, end))
-            continue
-        at = bisect(written, (begin, end))
-        meets_before = at > 0 and written[at - 1][1] > begin
-        if meets_before or (at < len(written) and written[at][0] < end):
-            return count
-        written.insert(at, (begin, end))
-    return len(extents)
+    def __init__(self) -> None:
+        self._spans: list[tuple[int, int]] = []
+
+    def add(self, begin: int, blocks: int) -> bool:
+        """Add blocks; False, and nothing is added, if any of them is there already."""
+        spans, end = self._spans, begin + blocks
+        if not spans or begin >= spans[-1][1]:  # mostly they go upwards
+            spans.append((begin, end))
+            return True
+        at = bisect(spans, (begin, end))
+        if (at > 0 and spans[at - 1][1] > begin) or (at < len(spans) and spans[at][0] < end):
+            return False
+        spans.insert(at, (begin, end))
+        return True
 
 
 def _kind_of_extent(segments: Sequence[Segment], number: int) -> tuple[type, int, int]:

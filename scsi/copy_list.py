@@ -250,8 +250,9 @@ def _check_segment(segment: Segment, at: int, cscds: Sequence[Cscd]) -> None:
     ):
         # Initiators try a disk with it to learn whether the type is known at all.
         raise _illegal(Asc.UNSUPPORTED_SEGMENT_DESCRIPTOR_TYPE_CODE, at)
+    ends = (getattr(segment, "source", None), getattr(segment, "destination", None))
     for name, byte in segment.TRANSFER_LENGTHS:
-        if not getattr(segment, name):
+        if not getattr(segment, name) and NULL_STREAM not in ends:
             # A tape command of no bytes moves nothing, however often it is repeated.
             raise _illegal(Asc.INVALID_FIELD_IN_PARAMETER_LIST, at + byte)
     if isinstance(segment, InlineToStream) and segment.inline_offset % 4:

@@ -358,7 +358,7 @@ def test_inline_data_that_is_not_there() -> None:
 
 def test_tape_transfer_beyond_what_the_manager_does() -> None:
     tape = FakeTape(block_length=4096)
-    sense = aborted_sense([tape], [StreamToDiscard(0, 4096, 1)])
+    sense = aborted_sense([tape], [StreamToDiscard(0, 4097, 1)])
     assert (sense.code, sense.pointer) == (0x2600, ("segment", 9))
 
 
