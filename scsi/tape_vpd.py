@@ -16,6 +16,8 @@ class TapeAlert(IntEnum):
     WRITE_FAILURE = 6
     WRITE_PROTECT = 9
     NO_REMOVAL = 10
+    LOADING_FAILURE = 55
+    WORM_OVERWRITE_ATTEMPTED = 60
 
 
 @dataclass(frozen=True, slots=True)

@@ -407,6 +407,7 @@ class StreamUnit(Unit):
         if not (medium.cartridge.worm or self.modes.append_only) or medium.at_append_point:
             return
         if medium.cartridge.worm:
+            self.alerts.add(TapeAlert.WORM_OVERWRITE_ATTEMPTED)
             raise _protected(Asc.WORM_MEDIUM_OVERWRITE_ATTEMPTED)
         if allowance is None or allowance.format:
             raise _protected(Asc.OPERATOR_SELECTED_WRITE_PROTECT)
@@ -416,6 +417,7 @@ class StreamUnit(Unit):
         self.require_unprotected(medium)
         allowance, medium.allowance = medium.allowance, None
         if medium.cartridge.worm and any(each.eod for each in medium.cartridge.partitions):
+            self.alerts.add(TapeAlert.WORM_OVERWRITE_ATTEMPTED)
             raise _protected(Asc.WORM_MEDIUM_OVERWRITE_ATTEMPTED)
         if self.modes.append_only and not (allowance and allowance.format):
             raise _protected(Asc.OPERATOR_SELECTED_WRITE_PROTECT)

@@ -96,6 +96,7 @@ def _take_up(unit: StreamUnit) -> None:
         unit.held = Medium(open_cartridge(unit.directory))
     except CartridgeError as error:
         log.error("%s: %s", unit.name, error)
+        unit.alerts.add(TapeAlert.LOADING_FAILURE)
         raise medium_error(Asc.MEDIA_LOAD_OR_EJECT_FAILED) from error
     finally:
         unit.loading = False

@@ -337,7 +337,9 @@ class TestWorm:
             (bytes.fromhex("04 00 00 00 00 00"), b""),
             (bytes.fromhex("0b 00 00 80 00 00"), b""),
         ):
+            worm.unit.alerts.clear()
             assert worm.sense(cdb, data) == refused
+            assert worm.unit.alerts == {60}
         assert worm.good(read(100)) == b"a" * 100
 
     def test_more_can_be_added(self, worm):

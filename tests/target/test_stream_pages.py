@@ -275,7 +275,7 @@ def test_vital_product_data(drive):
     pages = drive.good(bytes.fromhex("12 01 00 00 ff 00"))
     assert set(bytes.fromhex("00 80 83 86 b0 b1 b2 b5")) <= set(pages[4:])
     alerts = drive.good(bytes.fromhex("12 01 b2 00 ff 00"))
-    assert alerts == bytes.fromhex("01 b2 00 08 2c c0 00 00 00 00 00 00")
+    assert alerts == bytes.fromhex("01 b2 00 08 2c c0 00 00 00 00 02 10")
     assert drive.good(bytes.fromhex("12 01 b0 00 ff 00")) == bytes.fromhex("01 b0 00 02 01 00")
 
 

@@ -98,6 +98,7 @@ class TestReadiness:
         for name in ("state.A", "state.B"):
             (drive.unit.directory / name).write_bytes(b"")
         assert drive.sense(LOAD) == sense(3, 0x5300)
+        assert drive.unit.alerts == {55}
         assert drive.sense(TEST_UNIT_READY) == sense(2, 0x3A00)
 
     def test_power_on_is_told_first(self, drive):
