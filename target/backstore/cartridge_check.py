@@ -144,12 +144,12 @@ def _records(log: RecordLog, index: BlockIndex | None, state: PartitionState) ->
     bad_entries: list[int] = []
     while block < state.eod:
         header = log.read_header(offset) if offset < end else None
-        if header is None or header.block != block:
+        if header is None or header.block != block or header.generation > state.generation:
             start, found = next(
                 (
                     (at, one)
                     for at, one in log.search(offset, end)
-                    if block <= one.block < state.eod
+                    if block <= one.block < state.eod and one.generation <= state.generation
                 ),
                 (end, None),
             )
@@ -198,6 +198,7 @@ def _tail(
     if block > state.eod:
         yield Finding(log.path.name, f"{block - state.eod} objects written after the last sync")
     if size > offset:
-        yield Finding(log.path.name, f"a torn tail of {size - offset} bytes")
+        what = "a torn record, or what was overwritten"
+        yield Finding(log.path.name, f"{size - offset} bytes behind the data: {what}")
     if index is not None and (extra := index.size() - block * ENTRY_LENGTH) > 0:
         yield Finding(log.path.with_suffix(".idx").name, f"{extra} bytes behind its last entry")

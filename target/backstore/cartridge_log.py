@@ -57,6 +57,8 @@ _SEARCH_CHUNK = 1 << 20
 _RESERVE = 32 << 20
 _RESERVE_LEFT = 1 << 20  # more than a file system takes for its own ends
 _STATUS_BLOCK = 512  # what stat(2) counts in
+_PAGE = 4096
+_ZEROS = bytes(_PAGE)
 _BAD_PLACE = 4096  # what a disk that cannot read something is allowed to keep from us
 
 
@@ -126,13 +128,18 @@ def _as_it_lies(payload: Buffer) -> Buffer:
 
 
 class RecordLog:
-    """An open `partN.log`. Knows records and their bytes, not which of them count."""
+    """An open `partN.log`. Knows records and their bytes, not which of them count.
+
+    What an overwrite leaves behind the records stays until it is written over or given back: to
+    free and to find the same room again costs a file system more than the writing itself.
+    """
 
     def __init__(self, path: Path, fd: int, cartridge: bytes) -> None:
         self.path = path
         self.fd = fd
         self._salt = cartridge[:8]
         self._reserved = 0
+        self._old_end = 0  # where that ends which is left of records that count no more
         self._behind = WriteBehind(fd)
 
     @classmethod
@@ -212,24 +219,28 @@ class RecordLog:
 
     def write(self, pieces: Sequence[Buffer], offset: int) -> None:
         """Write the pieces one behind the other, in one system call. Raises OSError."""
+        total = length = sum(map(len, pieces))
+        if offset + length < self._old_end:
+            # A page that is written as a whole need not be read first.
+            fill = min(-(offset + length) % _PAGE, self._old_end - offset - length)
+            pieces = [*pieces, _ZEROS[:fill]]
+            total += fill
         if len(pieces) > _IOV_MAX:
             pieces = [b"".join(pieces)]
         written = os.pwritev(self.fd, pieces, offset)
-        total = sum(map(len, pieces))
         if written < total:
             rest = memoryview(b"".join(pieces))
             while written < total:
                 # Where the file system is full this raises what is wrong.
                 written += os.pwrite(self.fd, rest[written:], offset + written)
-        self._behind.written(offset, total)
+        self._behind.written(offset, length)
 
     def reserve(self, offset: int, end: int, limit: int) -> None:
         """See to it that the file system has set room aside for what comes at `offset` up to `end`.
 
         It does so for much at once, not beyond `limit`: to look for room with each block would cost
-        as much as to write it. The file does not grow by this, so what it holds tells where the
-        records end, as ever; where the file system cannot, or has no room, the write itself will
-        tell.
+        as much as to write it. The file does not grow by this; where the file system cannot, or has
+        no room, the write itself will tell.
         """
         if end <= self._reserved:
             return
@@ -317,21 +328,26 @@ class RecordLog:
         """Bytes in the log file."""
         return os.fstat(self.fd).st_size
 
+    def reuse(self) -> None:
+        """What lies behind the next record counts no more; its room is for those that follow."""
+        self._old_end = self.size()
+        self._reserved = max(self._reserved, self._old_end)
+
     def truncate(self, offset: int) -> None:
         """Drop everything from `offset` on."""
         os.ftruncate(self.fd, offset)
-        self._reserved = 0  # it went too
+        self._reserved = self._old_end = 0  # it went too
 
     def sync(self) -> None:
         """Return when what was written is on stable storage."""
         os.fdatasync(self.fd)
 
-    def give_back(self) -> None:
-        """Free the room that is set aside behind the records."""
+    def give_back(self, end: int) -> None:
+        """Free the room behind the records, which end here."""
         status = os.fstat(self.fd)
-        if status.st_blocks * _STATUS_BLOCK >= status.st_size + _RESERVE_LEFT:
+        if status.st_size > end or status.st_blocks * _STATUS_BLOCK >= end + _RESERVE_LEFT:
             with contextlib.suppress(OSError):
-                self.truncate(status.st_size)
+                self.truncate(end)
 
     def close(self) -> None:
         """Let go of the file."""

@@ -294,12 +294,21 @@ class Partition:
             # 1. The new end of data, and the generation that records from here on must bear.
             self._publish(new)
             self._published = self._now = new
-            # 2. The old records go; were they still there after a crash, their generation is old.
-            self._log.truncate(new.offset)
+            # 2. The old records count no more: their generation is old.
+            self._log.reuse()
             self._index.truncate(new.eod)
         except OSError as error:
             self._fail(error)
         # 3. The caller appends records of the new generation.
+
+    def erase(self, block: int) -> None:
+        """`cut`, and give back the room of what was behind. Raises WriteFailed."""
+        self.cut(block)
+        self._refuse_if_failed()
+        try:
+            self._log.truncate(self._now.offset)
+        except OSError as error:
+            self._fail(error)
 
     def sync(self) -> None:
         """Return when everything appended is on stable storage and will be found there.
@@ -327,8 +336,8 @@ class Partition:
             raise WriteFailed(f"{self._log.path}: {self._failed.strerror}") from self._failed
 
     def give_back(self) -> None:
-        """Free what the file system has set aside for more."""
-        self._log.give_back()
+        """Free what the file system has set aside for more, after a sync."""
+        self._log.give_back(self._now.offset)
 
     def close(self) -> None:
         """Let go of the files, without a sync."""
@@ -383,7 +392,7 @@ class Partition:
         self._index.append(bytes(entries))
         self._now = PartitionState(eod, offset, file, last, now.generation)
         if size > offset:
-            _logger.warning("%s: %d bytes of a torn tail dropped", self._log.path, size - offset)
+            _logger.warning("%s: %d bytes behind the data dropped", self._log.path, size - offset)
             self._log.truncate(offset)
             # Whole records may have lain behind the torn one. Should the truncation not outlive a
             # power failure, what is appended now must not be continued by them: a new generation.
@@ -445,4 +454,8 @@ class Partition:
         It cannot be if a superblock was lost and the one before it ends the data elsewhere.
         """
         files = header.file + (header.type == RecordType.FILEMARK)
-        return block <= header.block < self._now.eod and files <= self._now.file
+        return (
+            block <= header.block < self._now.eod
+            and files <= self._now.file
+            and header.generation <= self._now.generation
+        )

@@ -244,5 +244,5 @@ def erase(unit: StreamUnit, medium: Medium, command: Command) -> None:
     else:
         Erase6.unpack(command.cdb)
     unit.require_writable(medium)
-    medium.partition.cut(medium.block)
+    medium.partition.erase(medium.block)
     medium.cartridge.sync()

@@ -101,7 +101,8 @@ class TestCheck:
         with (folder / "part0.log").open("ab") as log:
             log.write(b"torn")
         (finding,) = check_cartridge(folder)
-        assert (str(finding), finding.lasting) == ("part0.log: a torn tail of 4 bytes", False)
+        what = "4 bytes behind the data: a torn record, or what was overwritten"
+        assert (str(finding), finding.lasting) == (f"part0.log: {what}", False)
 
     @pytest.mark.parametrize(
         ("name", "at", "what"),
