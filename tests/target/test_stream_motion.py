@@ -193,3 +193,41 @@ class TestLocate:
 
     def test_unknown_destination_is_refused(self, drive):
         assert drive.sense(locate16(0, 2)) == invalid_field(1, 4)
+
+
+@pytest.mark.parametrize(
+    ("cdb", "block"),
+    [
+        ("01 01 00 00 00 00", 0),  # REWIND
+        ("2b 01 00 00 00 00 02 00 00 00", 2),  # LOCATE(10)
+        ("92 01 00 00 00 00 00 00 00 00 00 02 00 00 00 00", 2),  # LOCATE(16)
+        ("13 04 00 00 64 00", 2),  # VERIFY(6)
+        ("10 01 00 00 01 00", 2),  # WRITE FILEMARKS(6)
+        ("19 02 00 00 00 00", 1),  # ERASE(6)
+        ("93 02 00 00 00 00 00 00 00 00 00 02 00 00 00 00", 2),  # ERASE(16)
+        ("1b 01 00 00 01 00", 0),  # LOAD
+        ("1b 00 00 00 03 00", 0),  # LOAD and wind the tape to and fro (RETEN)
+    ],
+)
+def test_immediate_forms_are_done_when_they_are_answered(drive, cdb, block):
+    drive.fill("abc")
+    drive.good(read(100))
+    drive.good(bytes.fromhex(cdb))
+    assert drive.block == block
+
+
+@pytest.mark.parametrize("cdb", ["04 01 00 00 00 00", "04 02 00 00 00 00", "0b 01 00 ff ff 00"])
+def test_immediate_and_verified_formats(drive, cdb):
+    drive.fill("abc")
+    drive.good(bytes.fromhex(cdb))
+    assert drive.sense(read(100)) == sense(8, 0x0005, 100)
+
+
+@pytest.mark.parametrize("cdb", ["1b 01 00 00 00 00", "1b 00 00 00 04 00", "1b 00 00 00 02 00"])
+def test_unload_at_once_at_the_end_or_after_winding(drive, cdb):
+    """There is no tape to leave at one end or the other."""
+    drive.fill("abc")
+    drive.good(bytes.fromhex(cdb))
+    assert drive.sense(bytes(6)) == sense(2, 0x3A00)
+    drive.good(bytes.fromhex("1b 00 00 00 01 00"))
+    assert drive.good(read(100)) == b"a" * 100
