@@ -180,7 +180,7 @@ class Copies:
     def drop_told(self, nexus: Hashable, identifier: int) -> None:
         """Forget a copy of which everything has been fetched."""
         copy = self._known[nexus, identifier]
-        told = not (copy.status_kept or copy.failure_kept)
+        told = not (copy.status_kept or copy.failure_kept or copy.tokens)
         if told and not copy.held.length:
             del self._known[nexus, identifier]
 
