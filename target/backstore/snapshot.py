@@ -177,7 +177,7 @@ class SnapshotStore:
         return None, boundary
 
     def extents(self, offset: int, length: int) -> Iterator[tuple[int, int, bool]]:
-        """Yield the runs of data and of holes."""
+        """Yield the runs of data and of holes. Raises ReadError, at the end if not before."""
         end = offset + length
         while offset < end:
             source, run = self._source(offset, min(_PIECE, end - offset))
@@ -191,6 +191,7 @@ class SnapshotStore:
                 if size > 0:
                     yield at, size, has_data
             offset += run
+        self._require_valid()
 
     def prefetch(self, offset: int, length: int) -> None:
         """Most of it lies on the disk still: have that read ahead."""

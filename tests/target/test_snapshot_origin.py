@@ -232,6 +232,17 @@ def test_a_deleted_snapshot_cannot_be_read_and_leaves_only_its_map(origin, tmp_p
     assert kept == {"", ".changed"}
 
 
+def test_what_a_deleted_snapshot_held_is_not_called_a_hole(tmp_path):
+    origin = open_origin(tmp_path, keep=1)
+    origin.write(0, b"x" * SIZE)
+    store = origin.create("one", 0).open()
+    origin.discard(0, SIZE)
+    origin.create("two", 0)
+    origin.delete("one")  # and with it goes what was saved for it alone
+    with pytest.raises(ReadError, match="deleted"):
+        list(store.extents(0, SIZE))
+
+
 def test_chunks_have_a_sensible_size(tmp_path):
     for chunk in (2048, 5000, 2 << 20):
         with pytest.raises(StoreError, match="chunks"):
