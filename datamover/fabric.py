@@ -76,8 +76,9 @@ class PortalFabric(Protocol):
 class _Link:
     """A session, and what copies have learnt of the units behind it.
 
-    The portal counts: several targets on a network may have the same name by mistake, or by
-    default, and then each has units of its own.
+    `users` counts the units that a copy has open behind it; it is `lost` once one of them no longer
+    answers. The portal counts: several targets on a network may have the same name by mistake, or
+    by default, and then each has units of its own.
     """
 
     target: str
@@ -85,15 +86,22 @@ class _Link:
     session: Session
     facts: dict[int, Facts] = field(default_factory=dict)
     idle_since: float = 0.0
+    users: int = 0
+    lost: bool = False
 
 
 class NetworkUnit:
-    """A unit reached through a session that one copy has for itself."""
+    """A unit reached through a session that one copy has for itself and its other units there.
+
+    One is enough: a target has a thread less to change to, and the commands for all its units come
+    and end together.
+    """
 
     def __init__(self, fabric: "NetworkFabric", link: _Link, lun: int, identity: Key) -> None:
         self.identity = identity
         self._fabric = fabric
         self._link: _Link | None = link
+        link.users += 1
         self._lun = lun
         self._unit: LogicalUnit = link.session.unit(lun)
         self.facts = link.facts.get(lun)
@@ -122,6 +130,10 @@ class NetworkUnit:
         """Send commands together and return at once. Raises SessionLost."""
         return self._unit.submit_all(commands)
 
+    def beside(self, designator: Designator) -> "NetworkUnit | None":
+        """Return the unit with this designator if the same session leads there."""
+        return None if self._link is None else self._fabric._open_beside(self._link, designator)
+
     def clear_allegiance(self) -> None:
         """Let the unit go on after an error with NACA. Raises SessionLost."""
         self._unit.clear_allegiance()
@@ -135,13 +147,15 @@ class NetworkUnit:
         link, self._link = self._link, None
         if link is None:
             return
+        link.users -= 1
         if self.facts is None:
             link.facts.pop(self._lun, None)
         else:
             link.facts[self._lun] = self.facts
         if broken:
+            link.lost = True
             link.session.close()
-        else:
+        elif not link.users and not link.lost:
             self._fabric._keep(link)
 
 
@@ -281,6 +295,18 @@ class NetworkFabric:
                     return NetworkUnit(self, link, path.lun, min(names))
                 self._keep(link)
                 break
+        return None
+
+    def _open_beside(self, link: _Link, designator: Designator) -> NetworkUnit | None:
+        key = key_of(designator)
+        with self._lock:
+            paths = () if key in self._doubled else tuple(self._paths.get(key, ()))
+        for path in paths:
+            if path.target == link.target and link.portal in path.portals and not link.lost:
+                with contextlib.suppress(*_FAILURES):
+                    names = {key_of(one) for one in _designators(link.session, path.lun)}
+                    if key in names:
+                        return NetworkUnit(self, link, path.lun, min(names))
         return None
 
     def _links(self, path: Path) -> Iterator[_Link]:

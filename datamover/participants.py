@@ -15,6 +15,7 @@ from serverfree.datamover.units import (
     Facts,
     Outbox,
     Role,
+    SociableUnit,
 )
 from serverfree.scsi.copy_cscd import (
     CSCD_LENGTH,
@@ -207,13 +208,23 @@ class Participants:
         # One way to a unit, however many descriptors and designators name it: so its commands
         # keep their order, and a read of what is still to be written there is noticed.
         try:
-            attached = self._open(name)
+            attached = self._beside(name) or self._open(name)
         except UnitUnreachable:
             raise CopyAborted(Asc.COPY_TARGET_DEVICE_NOT_REACHABLE, pointer) from None
         present = self._units.setdefault(attached.identity, attached)
         if present is not attached:
             attached.close()
         return present
+
+    def _beside(self, name: Designator | AddressCscd) -> AttachedUnit | None:
+        """Look for a unit where others of this copy are."""
+        if isinstance(name, Designator):
+            for present in self._units.values():
+                if isinstance(present, SociableUnit):
+                    attached = present.beside(name)
+                    if attached is not None:
+                        return attached
+        return None
 
 
 def _open_disk(unit: CopyUnit, facts: Facts, cscd: Cscd | None) -> Disk:

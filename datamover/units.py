@@ -14,6 +14,7 @@ from serverfree.scsi.capacity import Capacity10, Capacity16
 from serverfree.scsi.cdb.block import ReadCapacity10, ReadCapacity16
 from serverfree.scsi.cdb.primary import Inquiry, ModeSense6, TestUnitReady
 from serverfree.scsi.copy_cscd import PARAMETERS, BlockParameters
+from serverfree.scsi.designator import Designator
 from serverfree.scsi.device import Buffer, Order, Result
 from serverfree.scsi.inquiry import DeviceType, Qualifier, StandardInquiry
 from serverfree.scsi.mode import ModeData
@@ -133,6 +134,14 @@ class BatchUnit(Protocol):
 
     def submit_all(self, commands: Sequence[Order]) -> PendingCommands:
         """Send commands together."""
+
+
+@runtime_checkable
+class SociableUnit(Protocol):
+    """A unit whose session may lead to other units."""
+
+    def beside(self, designator: Designator) -> "AttachedUnit | None":
+        """Return the unit with this designator if the same session leads there."""
 
 
 @runtime_checkable

@@ -162,7 +162,35 @@ def test_sessions_serve_copy_after_copy(storage, fabric) -> None:
     finder = fabric(there)
     for _ in range(20):
         copy(finder, there.name("a"), there.name("b"))
+    assert len(there.target.sessions()) == 1
+
+
+def test_units_of_a_copy_share_a_session_until_the_last_is_closed(storage, fabric) -> None:
+    there, elsewhere = storage("here", ["a", "b"]), storage("there", ["c"])
+    finder = fabric(there, elsewhere)
+    first = finder.open(there.name("a"))
+    second = first.beside(there.name("b"))
+    assert first.beside(elsewhere.name("c")) is None
+    assert len(there.target.sessions()) == 1
+    first.close()
+    assert first.beside(there.name("b")) is None
+    other = finder.open(there.name("a"))  # the session of the second is not given to another copy
     assert len(there.target.sessions()) == 2
+    for unit in (second, other):
+        unit.submit(TestUnitReady().pack()).wait()
+        unit.close()
+
+
+def test_a_broken_unit_takes_the_others_of_its_copy_with_it(storage, fabric) -> None:
+    there = storage("here", ["a", "b"])
+    finder = fabric(there)
+    first = finder.open(there.name("a"))
+    second = first.beside(there.name("b"))
+    first.close(broken=True)
+    with pytest.raises(SessionLost):
+        second.submit(TestUnitReady().pack())
+    second.close()
+    finder.open(there.name("b")).submit(TestUnitReady().pack()).wait()
 
 
 def test_session_belongs_to_one_copy_at_a_time(storage, fabric) -> None:
