@@ -371,7 +371,9 @@ def _moved(manager: CopyManager, command: CopyList) -> int | None:
     if command.list_id_usage is ListIdUsage.NO_IDENTIFIER:
         return None  # whatever is kept under identifier 0 is another copy's
     try:
-        return bytes_moved(command, manager.fetch(status_cdb(command, _ANSWER), _ANSWER))
+        if command.lid4:
+            return manager.operation_status(command.list_identifier).bytes_transferred
+        return manager.status(command.list_identifier).bytes_transferred
     except CheckCondition as error:
         if error.sense.key is SenseKey.ILLEGAL_REQUEST:
             return None
