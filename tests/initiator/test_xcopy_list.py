@@ -1,6 +1,10 @@
 """`xcopy --list` against servers of ours: what a description asks for is on the media then."""
 
+import contextlib
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -81,6 +85,32 @@ def test_a_list_is_sent_as_described(san, call, tmp_path):
     out_file = tmp_path / "tape.bin"
     assert call("tape", storage["tape"].url, "cat", out_file)[0] == 0
     assert out_file.read_bytes() == padded
+
+
+def test_a_terminal_sees_how_far_the_copy_is(san, tmp_path):
+    """The bar goes to standard error, is gone when the copy has ended, and standard output is not
+    mixed with it."""
+    _, storage, mover = san
+    path = tmp_path / "copy.toml"
+    path.write_text(description(storage))
+    ours, theirs = os.openpty()
+    words = [sys.executable, "-m", "serverfree.cli.main", "xcopy", "--mover", mover, "--list", path]
+    with subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=theirs, env=os.environ | {"TERM": "xterm"}
+    ) as process:
+        os.close(theirs)
+        seen = b""
+        with contextlib.suppress(OSError):  # the other end of a terminal that is closed: EIO
+            while more := os.read(ours, 4096):
+                seen += more
+        os.close(ours)
+        assert process.stdout is not None
+        out = process.stdout.read()
+    assert process.returncode == 0
+    assert b"copying" in seen
+    assert seen.rstrip().endswith(b"\x1b[2K"), "the line of the bar is cleared"
+    assert b"moved by the copy manager  524288 bytes" in out
+    assert b"copying" not in out
 
 
 @pytest.mark.parametrize("immediate", ["true", "false"])
