@@ -509,7 +509,8 @@ def test_page_and_operation_codes_name_the_commands(san: San) -> None:
         cdb = bytes([0xA3, 0x0C, 0x02, 0x83, 0, action, 0, 0, 1, 0, 0, 0])
         answer = disk.host.good(cdb)
         assert answer[1] & 7 == 3
-        assert answer[4:20] == bytes([0x83, action]) + bytes(4) + b"\xff" * 8 + bytes(2)
+        # Of the control byte NACA is looked at.
+        assert answer[4:20] == bytes([0x83, action]) + bytes(4) + b"\xff" * 8 + b"\0\4"
 
 
 # ---------------------------------------------------------------------- beside a model
