@@ -68,7 +68,7 @@ class LocalDevice:
     def take(self, cdb: bytes, lent: object) -> tuple[Result, bool]:
         """Run a WRITE of a disk, its data from where it is stored; say whether that was done."""
         assert isinstance(lent, Stored)
-        command = Handover(self._nexus, cdb, data_in_length=lent.length, stored=lent)
+        command = Handover(self._nexus, cdb, stored=lent)
         reply = self._unit.execute(command)
         return Result(reply.status, reply.sense), command.taken
 
