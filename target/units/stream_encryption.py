@@ -126,8 +126,9 @@ class StreamEncryption:
     def decoded(self, stored: StoredBlock, medium: Medium, block: int, nexus: Nexus) -> memoryview:
         """Return a block as it was written.
 
-        What must not or cannot be read is DATA PROTECT, with the heads before it. Raises
-        DamagedRecord.
+        What must not be read is DATA PROTECT, with the heads before it: with another key the same
+        READ may do better, and IBM's drives stay there (GA32-0928-06 table 16, "Read Perm").
+        Raises DamagedRecord.
         """
         parameters = self.parameters(nexus)
         if not stored.coding & Coding.ENCRYPTED:

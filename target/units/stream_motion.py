@@ -1,6 +1,9 @@
 """SPACE, LOCATE, REWIND and READ POSITION of a tape (SSC-4 6.5, 7.3, 7.7, 7.9).
 
-Whatever leaves the end of data first puts on stable storage what was written there.
+Whatever leaves the end of data first puts on stable storage what was written there. What SPACE did
+not get done is a positive number in both directions, as on HP's, IBM's and Quantum's drives
+(Exabyte's give a negative one; Linux st takes either). A partition that there is not is an invalid
+field and moves nothing: SSC names no other sense, and mhvtl and scsi_debug do the same.
 """
 
 from __future__ import annotations

@@ -244,7 +244,13 @@ def _backward(unit: StreamUnit, medium: Medium, command: Command, residual: int)
 def _block(
     unit: StreamUnit, medium: Medium, command: Command, block: int, entry: Entry, residual: int
 ) -> Buffer:
-    """Return a block decoded."""
+    """Return a block decoded.
+
+    One that cannot be read is MEDIUM ERROR 11/00 with the heads behind it, as on HP's drives, so
+    that a reader gets at the next (IBM's stay before it, GA32-0928-06 table 16). It is so too for
+    blocks that travel with protection information: the medium's check has failed, not theirs,
+    which IBM's drives keep on the medium and call HARDWARE ERROR 10/01 (4.9.5).
+    """
     life = medium.life
     try:
         stored = medium.partition.read_entry(block, entry)
