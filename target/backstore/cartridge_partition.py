@@ -59,7 +59,7 @@ class Partition:
         self._now = state
         self._limits = limits
         self._failed: OSError | None = None
-        self._ahead: tuple[int, StoredBlock] | None = None
+        self._ahead: tuple[int, Entry, StoredBlock] | None = None
         self._open_index()
         self._scan_tail()
 
@@ -115,6 +115,9 @@ class Partition:
 
     def entry(self, block: int) -> Entry:
         """Return what lies at a position before the end of data."""
+        ahead = self._ahead
+        if ahead and ahead[0] == block:
+            return ahead[1]
         try:
             return self._index.get(block)
         except IndexDamaged as damage:
@@ -151,7 +154,7 @@ class Partition:
     def read_entry(self, block: int, entry: Entry) -> StoredBlock:
         """Return a block as it is stored. Raises DamagedRecord."""
         ahead, self._ahead = self._ahead, None
-        stored = ahead[1] if ahead and ahead[0] == block else self._stored(block, entry)
+        stored = ahead[2] if ahead and ahead[0] == block else self._stored(block, entry)
         if stored is None and not self._leads_to_header(block, entry):
             # Either the index is wrong or the header is: the log as a whole can tell.
             self._rebuild(IndexDamaged(f"entry {block} leads nowhere"))
@@ -176,7 +179,7 @@ class Partition:
             return
         if entry.type == RecordType.DATA:
             stored = self._stored(block, entry)
-            self._ahead = None if stored is None else (block, stored)
+            self._ahead = None if stored is None else (block, entry, stored)
 
     def _stored(self, block: int, entry: Entry) -> StoredBlock | None:
         if entry.type == RecordType.LOST:
