@@ -42,7 +42,7 @@ class Shuffling(FakeDisk):
 BLOCKS = 25
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     moves=st.lists(
         st.tuples(
