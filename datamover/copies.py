@@ -184,6 +184,11 @@ class Copies:
         if told and not copy.held.length:
             del self._known[nexus, identifier]
 
+    def in_background(self) -> list[Copy]:
+        """The copies under way that no command waits for."""
+        with self.lock:
+            return [copy for copy in self._running if copy.background]
+
     def forget(self, nexus: Hashable) -> None:
         """The nexus is lost: its results go, its copies go on."""
         with self.lock:

@@ -7,6 +7,7 @@ nor logical units: a fabric finds the units, whoever calls has the command.
 import contextlib
 import logging
 import threading
+import time
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 
@@ -90,6 +91,7 @@ LIMITS = OperatingParameters(
 """What a copy manager can do: no limit to a segment, granularities of one byte."""
 
 _ABORT_POLL = 0.5  # seconds
+_RESET_SECONDS = 2.0  # a host waits for a reset no longer
 
 
 class CopyManager:
@@ -329,10 +331,17 @@ class CopyManager:
         self._aliases.forget(nexus)
 
     def reset(self) -> None:
-        """Logical unit reset: results go, and copies end with COPY ABORTED (table 109)."""
+        """Logical unit reset: results go, and copies end with COPY ABORTED (table 109).
+
+        As with COPY OPERATION ABORT nothing of those in the background moves any more when this
+        returns; of one whose units do not answer it is given up that they will.
+        """
         self._copies.clear()
         self._aliases.clear()
         self._resets += 1
+        given_up = time.monotonic() + _RESET_SECONDS
+        for copy in self._copies.in_background():
+            copy.ended.wait(max(0, given_up - time.monotonic()))
 
     # ------------------------------------------------------------------ one copy
 

@@ -287,18 +287,34 @@ def test_nexus_loss_takes_the_results_and_leaves_the_copy() -> None:
 
 
 def test_reset_ends_a_copy_in_the_background() -> None:
+    """And it is over when the reset is: nothing is written behind the back of who asked for it."""
     disk, destination = SlowDisk(noise(1 << 20)), FakeDisk(bytes(1 << 20))
     disk.most = destination.most = 8
     manager = CopyManager(ModelFabric(disk, destination))
     copy(manager, [BlockToBlock(0, 1, 2048, 0, 0)], list_identifier=7, immediate=True)
     assert disk.reached.wait(20)
+    leave = threading.Timer(0.1, disk.leave.set)
+    leave.start()
     manager.reset()
+    assert disk.closed, "the copy has let go of its units"
+    assert not any(destination.data[1 << 19 :])
+
+
+def test_reset_does_not_wait_for_units_that_do_not_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("serverfree.datamover.manager._RESET_SECONDS", 0.05)
+    disk = SlowDisk(noise(4096))
+    manager = CopyManager(ModelFabric(disk, FakeDisk(bytes(4096))))
+    copy(manager, [BlockToBlock(0, 1, 8, 0, 0)], list_identifier=7, immediate=True)
+    assert disk.reached.wait(20)
+    manager.reset()
+    assert not disk.closed
     disk.leave.set()
     deadline = time.monotonic() + 20
     while not disk.closed:
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    assert not any(destination.data[1 << 19 :])
 
 
 # ---------------------------------------------------------------------- held data
