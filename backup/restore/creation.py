@@ -105,8 +105,6 @@ def _check_names(file: WantedFile) -> None:
         parts = path.split("/") if path else []
         if any(part in ("", ".", "..") or "\0" in part for part in parts):
             raise RestoreError("its path is none that NTFS can have")
-        if ":" in path:
-            raise RestoreError("a name with a colon would be a stream here")
     for stream in file.streams:
         if "/" in stream.name or "\0" in stream.name or ":" in stream.name:
             raise RestoreError(f"the stream's name {stream.name!r} is none that NTFS can have")

@@ -21,6 +21,7 @@ from serverfree.backup.ntfs.volume import Volume
 from serverfree.backup.pieces import ToDisk
 from serverfree.backup.restore.allocation import Allocator
 from serverfree.backup.restore.archive_bytes import ArchiveBytes
+from serverfree.backup.restore.colons import StandIns
 from serverfree.backup.restore.creation import Created, Work, create, write_stream
 from serverfree.backup.restore.finishing import finish, remove, times_of
 from serverfree.backup.restore.mover import Lost, Mover
@@ -84,6 +85,7 @@ class _Restore:
         self._folder, self._disk, self._start = folder, disk, start
         self._archive, self._mover = archive, mover
         self._report, self._wishes = report, wishes
+        self._stand_ins = StandIns()
         volume = Volume.open(disk, start)
         refuse_unclean(volume, force=wishes.force)
         self._boot = volume.boot
@@ -92,6 +94,7 @@ class _Restore:
 
     def run(self, wanted: Sequence[WantedFile]) -> None:
         step = self._wishes.step
+        wanted = self._stand_ins.take(wanted)
         workshop = Workshop(self._folder / "shadow", self._boot.cluster_size)
         step("copying the volume's metadata")
         with Shadow(self._folder, self._target, self._metadata, self._boot.cluster_size) as shadow:
@@ -99,6 +102,7 @@ class _Restore:
             before = Volume.open(shadow)
             used = Ranges(before.used())
             self._check_room(before, wanted)
+            self._stand_ins.require_free(before)
             step("creating files")
             allocator = Allocator(workshop, self._boot.cluster_size)
             created = self._create(workshop, allocator, wanted)
@@ -119,7 +123,7 @@ class _Restore:
                 self._prove(shadow, layout)
             # What is in the shadow of content was counted when it was brought.
             self._report.metadata_written += written - sum(length for _, length in ours)
-        self._report.skipped += created.skipped
+        self._report.skipped += self._stand_ins.told(created.skipped)
         self._count(created.works)
 
     def _prove(self, shadow: Shadow, layout: Layout) -> None:
@@ -281,7 +285,11 @@ class _Restore:
                 self._report.through_server("resident at the target", len(data))
                 write_stream(mounted, work.path, stream.name, data)
             overwrite = self._wishes.overwrite
-            self._report.warnings += finish(mounted, created.works, overwrite=overwrite)
+            failed = finish(mounted, created.works, overwrite=overwrite)
+            self._report.warnings += self._stand_ins.told(failed)
+        self._stand_ins.give_names(workshop, *_options(self._wishes))
+        for work in created.works:
+            work.path = self._stand_ins.own(work.path)
         changes = Changes()
         for work, number in at_work:
             times = times_of(work)

@@ -5,6 +5,7 @@ import os
 import random
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -228,6 +229,54 @@ def test_a_volume_of_crumbs_takes_a_large_file(tmp_path, ntfs_images):
     found = read_back(target, tmp_path / "mount", source.manifest)
     assert found[name, ""] == source.manifest.streams[name, ""].sha256
     restore.fix()
+
+
+def test_names_with_a_colon_are_restored_as_names(tmp_path):
+    """Of a file, of a folder with all in it, and beside a stream that looks the same."""
+    source, target = tmp_path / "source.img", tmp_path / "target.img"
+    for path in (source, target):
+        ntfs_images.make_volume(path, 32 * MIB)
+    big = random.Random(5).randbytes(300_000)
+    plain = ("streams_interface=none",)
+    with mounted(source, tmp_path / "mount", *plain) as top:
+        (top / "a:b").write_bytes(big)
+        (top / "c:").mkdir()
+        (top / "c:" / "d: e").mkdir()
+        (top / "c:" / "d: e" / "deep").write_bytes(b"small")
+        (top / "c:" / "d: e" / ":x").write_bytes(big[:5000])
+        (top / "link").hardlink_to(top / "a:b")
+        (top / "file").write_bytes(b"a file")
+    with mounted(source, tmp_path / "mount") as top:
+        Path(f"{top}/file:stream").write_bytes(b"a stream")
+    restore = Bench(tmp_path, SimpleNamespace(path=source), target)
+    restore.restore()
+    assert (restore.report.skipped, restore.report.warnings) == ([], [])
+    with mounted(target, tmp_path / "mount", "ro", *plain) as top:
+        names = sorted(str(each.relative_to(top)) for each in top.rglob("*"))
+        assert names == ["a:b", "c:", "c:/d: e", "c:/d: e/:x", "c:/d: e/deep", "file", "link"]
+        assert (top / "a:b").read_bytes() == big
+        assert (top / "link").samefile(top / "a:b")
+        assert (top / "c:" / "d: e" / ":x").read_bytes() == big[:5000]
+        assert (top / "c:" / "d: e" / "deep").read_bytes() == b"small"
+    with mounted(target, tmp_path / "mount", "ro") as top:
+        assert Path(f"{top}/file:stream").read_bytes() == b"a stream"
+    restore.fix()
+    was, now = (
+        {
+            path: (file.attributes["ntfs_times"], file.modified)
+            for file in Volume.open(FileDevice(str(image))).files()
+            for path in file.paths
+        }
+        for image in (source, target)
+    )
+    assert now == was
+    before = target.read_bytes()
+    with pytest.raises(RestoreError, match=r"already on the volume: 'a:b'.*--into"):
+        restore.restore(overwrite=True, only={"a:b"})
+    assert target.read_bytes() == before
+    restore.restore(into="new: one", only={"a:b", "link"})
+    with mounted(target, tmp_path / "mount", "ro", *plain) as top:
+        assert (top / "new: one" / "a:b").read_bytes() == big
 
 
 def test_without_room_nothing_is_written(bench):
