@@ -123,6 +123,7 @@ class _Job:
         self.request, self.watcher = request, watcher
         self.catalog, self.site = catalog, site
         self.parent: Backup | None = None
+        self._why_full = ""
         self.changes: Extents | None = None
         self.begun = False
         self.report = JobReport(
@@ -155,7 +156,7 @@ class _Job:
         """The backup is in the catalog from here on; as failed if it ends with an exception."""
         request, report = self.request, self.report
         designator = self.disk_end.designator.identifier.hex()
-        self.parent = find_parent(
+        self.parent, self._why_full = find_parent(
             self.catalog, request.incremental, designator, report.cartridge,
             overwrite=request.overwrite_tape,
         )  # fmt: skip
@@ -226,8 +227,8 @@ class _Job:
             self.parent = None
         if why:
             self.report.warnings.append(why)
-        elif self.parent is None and self.request.incremental is not None:
-            self.report.warnings.append("a full image: this cartridge has none to add to")
+        elif self._why_full:
+            self.report.warnings.append(f"a full image: {self._why_full}")
         self.report.parent = self.parent.id if self.parent else ""
 
     @contextmanager

@@ -1,5 +1,7 @@
 """An incremental image: since which backup, and what has changed since."""
 
+from collections.abc import Sequence
+
 from serverfree.backup.archive.image import Extents
 from serverfree.backup.array import Array, ArrayError
 from serverfree.backup.catalog.facts import Backup, Mode, State
@@ -13,31 +15,41 @@ LATEST = "latest"
 
 def find_parent(
     catalog: Queries, wanted: str | None, designator: str, cartridge: str, *, overwrite: bool
-) -> Backup | None:
+) -> tuple[Backup | None, str]:
     """Return the backup to hold the changes since; None where none was asked for, or where
-    `latest` was and there is none yet. Raises BackupError for one that will not do.
+    `latest` was and there is none, and why not. Raises BackupError for one that will not do.
 
     A chain is restored from one cartridge, so the parent is on the one in the drive, and stays.
     """
-
-    def unfit(backup: Backup) -> str:
-        why = _unfit(backup, designator)
-        if why:
-            return why
-        if backup.facts.medium_serial != cartridge:
-            return f"it is on cartridge {backup.facts.medium_serial}, not on the one in the drive"
-        return "it would be written over" if overwrite else ""
-
     if wanted is None:
-        return None
+        return None, ""
     if wanted == LATEST:
-        able = [each for each in catalog.backups() if not unfit(each)]
-        return able[-1] if able else None
+        able = [each for each in catalog.backups() if not _unfit(each, designator)]
+        here = [each for each in able if each.facts.medium_serial == cartridge]
+        if here and not overwrite:
+            return here[-1], ""
+        if here:
+            return None, "what is on the cartridge will be written over"
+        return None, _why_none(able)
     parent = catalog.backup(wanted)
-    why = unfit(parent)
+    why = _unfit(parent, designator)
+    if not why and parent.facts.medium_serial != cartridge:
+        why = f"it is on cartridge {parent.facts.medium_serial}, not on the one in the drive"
+    if not why and overwrite:
+        why = "it would be written over"
     if why:
         raise BackupError(f"backup {parent.id} is no parent for this one: {why}")
-    return parent
+    return parent, ""
+
+
+def _why_none(elsewhere: Sequence[Backup]) -> str:
+    if not elsewhere:
+        return "there is no image of this disk yet to add to"
+    last = elsewhere[-1]
+    return (
+        f"the last one, {last.id}, is on cartridge {last.facts.medium_serial}, and what adds to it "
+        "has to lie there too"
+    )
 
 
 def _unfit(backup: Backup, designator: str) -> str:
