@@ -74,7 +74,6 @@ def all_of(step: Step) -> Extents | None:
         isinstance(source, DiskRun)
         and isinstance(destination, DiskRun)
         and source.length == destination.length == step.move.processed
-        and step.counted
         and not (source.skip or destination.skip or step.read or step.holds)
         and not source.meets(destination)
     ):
@@ -88,10 +87,17 @@ class DirectCopy:
     """Copies `Extents` that can go directly, in their order; done when `run` returns.
 
     The number of blocks of an extent is that of the source's, whatever the destination's are.
+    Where they are not `counted` in the segment, an error says nothing of how many are left.
     """
 
     def __init__(
-        self, extents: Extents, slabs: Slabs, progress: Progress, aborted: Callable[[], bool]
+        self,
+        extents: Extents,
+        slabs: Slabs,
+        progress: Progress,
+        aborted: Callable[[], bool],
+        *,
+        counted: bool = True,
     ) -> None:
         self._first, self._extents = extents.first, extents.extents
         self._source, self._destination = extents.source, extents.destination
@@ -102,6 +108,7 @@ class DirectCopy:
         self._slabs = slabs
         self._progress = progress
         self._aborted = aborted
+        self._counted = counted
         # Bytes of a block on either side, and of all blocks that one command may move.
         self._from, self._to = extents.source.block_length, extents.destination.block_length
         disks = extents.source, extents.destination
@@ -170,7 +177,7 @@ class DirectCopy:
             failure = error
         else:
             return
-        residual = (length - done) // self._to if done else None
+        residual = (length - done) // self._to if done and self._counted else None
         raise failure.in_segment(self._first + index, residual)
 
     def _hand_over(self, source: int, destination: int, size: int) -> bool:

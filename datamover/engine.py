@@ -203,7 +203,9 @@ class Engine:
         if not (carried or self._digests.wanted) and (extents := all_of(step)) is not None:
             self._settle_writes()
             step.read = step.to_read
-            DirectCopy(extents, self._slabs, self._progress, self._aborted).run()
+            DirectCopy(
+                extents, self._slabs, self._progress, self._aborted, counted=step.counted
+            ).run()
             return
         self._may_read_current = True
         self._stream(step, edges)

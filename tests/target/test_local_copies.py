@@ -20,7 +20,7 @@ from serverfree.datamover.manager import CopyManager
 from serverfree.datamover.rods import Rod
 from serverfree.scsi.copy_cscd import BlockParameters, IdentificationCscd
 from serverfree.scsi.copy_list import CopyList
-from serverfree.scsi.copy_segments import BlockToBlock, Segment
+from serverfree.scsi.copy_segments import BlockImage, BlockToBlock, Segment
 from serverfree.scsi.rod_token import RodType
 from serverfree.scsi.sense import Asc
 from serverfree.scsi.status import Status
@@ -141,6 +141,12 @@ def test_blocks_go_straight_from_one_disk_to_the_other(tmp_path: Path, thin: boo
     assert pair.copied == pair.content
     assert pair.status() == bytes.fromhex("00000008 01 0001 00 00400000")
     pair.close()
+
+
+@pytest.mark.usefixtures("only_direct")
+def test_a_whole_disk_goes_straight(pair: Pair) -> None:
+    assert pair.copy(BlockImage(0, 1, 0, 0, 0)).status is Status.GOOD
+    assert pair.copied == pair.content
 
 
 @pytest.mark.usefixtures("only_direct")
@@ -305,6 +311,9 @@ FAULTS = {
         (0x0D01, 6, 0x2A01), prepare=lambda pair: attention(pair, pair.destination)
     ),
     "source stopped": Fault((0x0D01, 2, 0x0402), prepare=lambda pair: stop(pair, pair.source)),
+    "bad block, whole disk": Fault(
+        (0x0D01, 3, 0x1100), wrap_source=unreadable, segments=(BlockImage(0, 1, 0, 0, 0),)
+    ),
     "source cut short": Fault(
         (0x0D01, 3, 0x1100), prepare=lambda pair: cut_short(pair, pair.source)
     ),
