@@ -3,8 +3,9 @@
 Priorities go from 0, the most urgent, to 7; all other commands of the device server have 1. What
 copies of one copy manager compete for is given out in turns: memory to begin with, then one step
 after another, a step being one or a few commands. The most urgent go first, and what is less
-urgent by d has one turn for every 2**d of theirs: so it is slow beside them, and never stands
-still. Copies of one priority take turns in the order in which they came.
+urgent by d has one turn for every 2**d of theirs, and of steps no fewer than twenty in a second: so
+it is slow beside them, and never stands still. Who takes no steps, because its units keep it
+waiting, is not waited for. Copies of one priority take turns in the order in which they came.
 
 Commands of hosts are carried out by the thread that received them, at once, whatever copies there
 are. So they never wait for a copy, as the clause has it for copies of priority 2 and up; nor for
@@ -20,9 +21,10 @@ from threading import Event, Lock
 
 PRIORITIES = 8
 _TURN = 1 << (PRIORITIES - 1)
-_QUIET = (
-    0.01  # seconds without a step: it waits for its units then, and others need not wait for it
-)
+_QUIET = 0.01  # seconds without a step after which copies may be waiting for their units
+_PACES = 4  # and so many of their mean intervals
+_SLOWEST = 0.25  # seconds between steps: slower copies are not reckoned to have a pace
+_LONGEST = 0.05  # seconds until one of those that wait goes on anyway
 
 
 class Shares:
@@ -49,20 +51,27 @@ class Shares:
 class Precedence:
     """The order of the steps of copies under way. Safe to use from any thread.
 
-    Where all are equally urgent, a step costs one look at `mixed`. `quiet` is the time in seconds
-    after which a copy that takes no step is not waited for.
+    Where all are equally urgent, a step costs one look at `mixed`. `quiet` and `longest` are in
+    seconds: how long copies without a step are waited for at least, and at most.
     """
 
     def __init__(
-        self, *, quiet: float = _QUIET, clock: Callable[[], float] = time.monotonic
+        self,
+        *,
+        quiet: float = _QUIET,
+        longest: float = _LONGEST,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.mixed = False
         self._quiet = quiet
+        self._longest = longest
         self._clock = clock
         self._lock = Lock()  # guards all that follows
         self._members = [0] * PRIORITIES
         self._moved = [-math.inf] * PRIORITIES
+        self._interval = [0.0] * PRIORITIES  # between two steps, the mean of the latest
         self._waiting: list[deque[Event]] = [deque() for _ in range(PRIORITIES)]
+        self._served = [0.0] * PRIORITIES  # when one of those waiting last had a turn
         self._shares = Shares()
 
     @contextmanager
@@ -96,29 +105,48 @@ class Precedence:
     def _wait(self, priority: int, aborted: Callable[[], bool]) -> None:
         """Take part in the turns, and return when this one's has come."""
         with self._lock:
-            self._moved[priority] = self._clock()
-            if not self._others_first(priority):
+            now = self._clock()
+            self._step(priority, now)
+            if not self._others_first(priority, now):
                 for below in self._shares.served(priority, self._waiting):
-                    self._waiting[below].popleft().set()
+                    self._serve(below, now)
                 return
-            turn = Event()
-            waiting = self._waiting[priority]
+            turn, waiting = Event(), self._waiting[priority]
+            if not waiting:
+                self._served[priority] = now
             waiting.append(turn)
             # Whoever stands further behind has longer to wait in any case.
-            patience = self._quiet * len(waiting)
+            patience = self._longest * len(waiting)
         while not turn.wait(patience):
             with self._lock:
-                if not turn.is_set() and not self._others_first(priority):
+                if turn.is_set():
+                    return
+                now = self._clock()
+                if not self._others_first(priority, now):
                     _release(waiting)
-                elif not turn.is_set() and aborted():
+                elif aborted():
                     waiting.remove(turn)
                     return
+                elif now - self._served[priority] >= self._longest:
+                    self._serve(priority, now)
+                patience = self._longest
 
-    def _others_first(self, priority: int) -> bool:
+    def _step(self, priority: int, now: float) -> None:
+        since = min(now - self._moved[priority], _SLOWEST)
+        self._interval[priority] += (since - self._interval[priority]) / 8
+        self._moved[priority] = now
+
+    def _serve(self, priority: int, now: float) -> None:
+        """The first of those waiting goes on."""
+        self._waiting[priority].popleft().set()
+        self._served[priority] = now
+
+    def _others_first(self, priority: int, now: float) -> bool:
         """Whether any more urgent copy is taking steps."""
-        since = self._clock() - self._quiet
         return any(
-            self._members[above] and self._moved[above] >= since for above in range(priority)
+            self._members[above]
+            and now - self._moved[above] <= max(self._quiet, _PACES * self._interval[above])
+            for above in range(priority)
         )
 
 

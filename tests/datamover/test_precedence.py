@@ -194,8 +194,42 @@ def test_a_copy_that_waits_for_its_units_is_not_waited_for() -> None:
     assert not precedence.mixed
 
 
+def test_copies_at_a_slow_pace_are_waited_for_as_long_as_they_keep_it() -> None:
+    now = [0.0]
+    precedence = Precedence(quiet=0.01, longest=60, clock=lambda: now[0])
+    with precedence.member(0, never) as urgent, precedence.member(3, never):
+        for _ in range(50):  # under load a step takes its time
+            now[0] += 0.04
+            urgent()
+        now[0] += 0.1
+        slow = Stepper(precedence, 3)
+        slow.stopped = True
+    slow.thread.join(20)
+    assert not slow.thread.is_alive()
+
+
+def test_one_of_those_that_wait_goes_on_after_a_while() -> None:
+    """A tape that is slow but steady does not keep the disks waiting for each of its blocks."""
+    now = [0.0]
+    precedence = Precedence(quiet=60, longest=0.01, clock=lambda: now[0])
+    with precedence.member(0, never) as urgent, precedence.member(7, never):
+        urgent()
+        slow = [Stepper(precedence, 7) for _ in range(3)]
+        assert sum(one.steps for one in slow) == 0
+        for count in range(1, 7):
+            now[0] += 0.02
+            until(lambda count=count: sum(one.steps for one in slow) == count)
+            until(lambda: len(precedence._waiting[7]) == 3)
+        assert [one.steps for one in slow] == [2] * 3
+        for one in slow:
+            one.stopped = True
+    for one in slow:
+        one.thread.join(20)
+        assert not one.thread.is_alive()
+
+
 def test_who_waits_for_a_turn_hears_of_an_abort() -> None:
-    precedence = Precedence(quiet=0.001, clock=lambda: 0.0)
+    precedence = Precedence(longest=0.001, clock=lambda: 0.0)
     stop = threading.Event()
     asked = itertools.count()
 
@@ -246,7 +280,7 @@ def order_of(priorities: list[int]) -> list[int]:
     """Run copies of these priorities at once; return whose each write is, by its priority."""
     disks = Disks(len(priorities))
     manager = CopyManager(disks, pool=BufferPool(1 << 30))
-    manager._precedence = Precedence(quiet=5)
+    manager._precedence = Precedence(quiet=5, longest=5)
     with manager._pool.reserve(1 << 30, never):
         for number, priority in enumerate(priorities, 1):
             cscds = [IdentificationCscd(named(n), BlockParameters(512), 0) for n in (0, number)]
