@@ -77,6 +77,9 @@ def main(words: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         print(f"serverfree: this verb is not installed: {error.name} is missing", file=sys.stderr)
         return FAILED
+    except KeyboardInterrupt:
+        print("serverfree: interrupted", file=sys.stderr)
+        return FAILED
     try:
         code: int = args.run(args)
         sys.stdout.flush()

@@ -258,9 +258,11 @@ def test_an_interrupted_copy_is_aborted(san, call):
     command = [sys.executable, "-P", "-m", "serverfree.cli.main", "tape", san.tape]
     subprocess.run([*command, "rewind"], check=True)
     copy = [*command[:4], "xcopy", "--mover", san.mover, san.one, san.tape, "--tape-block", "512"]
+    log = san.folder / "cartridge" / "part0.log"
+    before = log.stat().st_mtime_ns
     process = subprocess.Popen(copy, stderr=subprocess.PIPE, preexec_fn=_hear_interrupts)
     deadline = time.monotonic() + 20
-    while (san.folder / "cartridge" / "part0.log").stat().st_size < MIB:
+    while log.stat().st_mtime_ns == before or log.stat().st_size < MIB:
         assert time.monotonic() < deadline
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
