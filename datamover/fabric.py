@@ -134,9 +134,9 @@ class NetworkUnit:
         """Return the unit with this designator if the same session leads there."""
         return None if self._link is None else self._fabric._open_beside(self._link, designator)
 
-    def clear_allegiance(self) -> None:
-        """Let the unit go on after an error with NACA. Raises SessionLost."""
-        self._unit.clear_allegiance()
+    def clear_allegiance(self) -> bool:
+        """Let the unit go on after an error with NACA; tell if it does. Raises SessionLost."""
+        return self._unit.clear_allegiance()
 
     def flush(self) -> None:
         """Send what was enqueued."""

@@ -148,8 +148,11 @@ class SociableUnit(Protocol):
 class AllegiantUnit(Protocol):
     """A unit whose ACA condition can be cleared (SAM-5 5.9)."""
 
-    def clear_allegiance(self) -> None:
-        """End it, and what is under way there before. Raises one of CARRIER_FAILURES."""
+    def clear_allegiance(self) -> bool:
+        """End it, and what is under way there before; tell if it has ended.
+
+        Raises one of CARRIER_FAILURES.
+        """
 
 
 class Outbox:
@@ -417,10 +420,15 @@ class CopyUnit:
             raise
 
     def clear_allegiance(self) -> None:
-        """Let the unit go on after an error of a command with NACA."""
+        """Let the unit go on after an error of a command with NACA.
+
+        Where it cannot be asked to, the loss of the nexus does it.
+        """
         if isinstance(self.attached, AllegiantUnit):
-            with contextlib.suppress(*CARRIER_FAILURES):  # whoever uses it next will learn of it
-                self.attached.clear_allegiance()
+            cleared = False
+            with contextlib.suppress(*CARRIER_FAILURES):
+                cleared = self.attached.clear_allegiance()
+            self.broken = self.broken or not cleared
 
     def give_up(self) -> None:
         """Let go of a unit that answers too late: its commands end with the way to it."""

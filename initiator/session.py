@@ -505,13 +505,15 @@ class LogicalUnit:
             self.session._submit(self._lun_field, cdb, data_out, data_in, at_once=False),
         )
 
-    def clear_allegiance(self) -> None:
+    def clear_allegiance(self) -> bool:
         """End an ACA condition of ours, after everything that is under way here (SAM-5 5.9.2.6).
 
-        Raises SessionLost.
+        Return whether the target has done so. Raises SessionLost.
         """
-        self.session._manage(TaskFunction.ABORT_TASK_SET, self._lun_field, None, _MANAGEMENT)
-        self.session._manage(TaskFunction.CLEAR_ACA, self._lun_field, None, _MANAGEMENT)
+        manage, lun = self.session._manage, self._lun_field
+        manage(TaskFunction.ABORT_TASK_SET, lun, None, _MANAGEMENT)
+        cleared = manage(TaskFunction.CLEAR_ACA, lun, None, _MANAGEMENT)
+        return cleared is TaskResponse.FUNCTION_COMPLETE
 
     def submit_all(self, commands: Sequence[Order]) -> PendingCommands:
         """Send commands together and return at once. Raises SessionLost."""

@@ -163,6 +163,16 @@ def test_a_command_that_is_too_busy_to_run_is_not_sent_again_behind_others(opcod
     assert (told.destination if opcode == WRITE_6 else told.source) == b"\x08"
 
 
+def test_a_condition_that_cannot_be_cleared_ends_with_the_nexus():
+    disk, drive = FakeDisk(CONTENT, lazy=True), tape(aca=True)
+    drive.clears_aca = False
+    drive.fail(WRITE_6, 4, FAULTS["medium error"])
+    with pytest.raises(CheckCondition):
+        copy([disk, drive], OUT)
+    assert drive.closed == [True]
+    assert disk.closed == [False]
+
+
 @pytest.mark.parametrize("status", [Status.BUSY, Status.RESERVATION_CONFLICT])
 def test_the_first_one_goes_alone_and_is_sent_again(status):
     disk, drive = FakeDisk(CONTENT, lazy=True), tape(aca=True)

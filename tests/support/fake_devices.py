@@ -95,6 +95,7 @@ class FakeDevice:
         self._counts: dict[int, int] = {}
         self._queue: deque[_Pending] = deque()
         self.normal_aca = False  # a command with NACA that fails stops the others (SAM-5 5.9)
+        self.clears_aca = True
         self.faulted = False
         self.under_way = 0
         self.deepest = 0
@@ -103,11 +104,12 @@ class FakeDevice:
         """Let the nth command (from 0) with this operation code end so, and do nothing."""
         self.faults[opcode, nth] = answer
 
-    def clear_allegiance(self) -> None:
+    def clear_allegiance(self) -> bool:
         """ABORT TASK SET, CLEAR ACA (SAM-5 7.3, 7.5)."""
         while self._queue:
             self._queue.popleft().result = Result(Status.TASK_ABORTED)
-        self.faulted = False
+        self.faulted = not self.clears_aca
+        return self.clears_aca
 
     def submit(
         self,
