@@ -79,6 +79,7 @@ LIMITS = OperatingParameters(
     maximum_segment_count=16384,
     maximum_descriptor_list_length=4 * MIB,
     maximum_inline_data_length=MIB,
+    maximum_segment_length=0xFFFFFFFF,  # 0, for no limit, libiscsi's iscsi-dd takes at its word
     held_data_limit=HELD_DATA_LIMIT,
     maximum_stream_transfer_size=16 * MIB,
     total_concurrent_copies=64,
@@ -88,7 +89,7 @@ LIMITS = OperatingParameters(
         IdentificationCscd.TYPE,
     ),
 )
-"""What a copy manager can do: no limit to a segment, granularities of one byte."""
+"""What a copy manager can do: the largest segment that can be told, granularities of one byte."""
 
 _ABORT_POLL = 0.5  # seconds
 _RESET_SECONDS = 2.0  # a host waits for a reset no longer

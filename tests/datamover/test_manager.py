@@ -375,6 +375,7 @@ def test_operating_parameters_and_page_agree() -> None:
     assert raw[8:10] == b"\x00\x40"  # CSCDs
     assert raw[10:12] == b"\x40\x00"  # segments
     assert raw[12:16] == b"\x00\x40\x00\x00"  # descriptors
+    assert raw[16:20] == b"\xff\xff\xff\xff"  # a segment: 0 would mean no limit, but not to all
     assert raw[20:24] == b"\x00\x10\x00\x00"  # inline
     assert raw[28:32] == b"\x01\x00\x00\x00"  # stream transfer
     assert raw[37:40] == bytes(3)  # granularity of one byte
