@@ -4,15 +4,10 @@ Order within a segment is the manager's own affair as long as the result is righ
 The residual counts from the front (5.17.7.4 c), which is written last of all.
 """
 
-from serverfree.datamover.endpoints import (
-    DiskRun,
-    Edges,
-    finish_write,
-    read_now,
-)
+from serverfree.datamover.endpoints import DiskRun, Edges, read_now, write_now
 from serverfree.datamover.errors import CopyAborted
 from serverfree.datamover.steps import Step, Workshop
-from serverfree.datamover.units import Aborted, Role
+from serverfree.datamover.units import Role
 from serverfree.scsi.sense import Asc
 
 
@@ -64,12 +59,8 @@ def copy_descending(step: Step, carried: int, edges: Edges, workshop: Workshop) 
             read_now(source, start, chunk[0], Role.SOURCE)
             if backwards is not None:
                 backwards.add(data)
-            issued = destination.write(end, edges.around([data], front, back), size)
-            try:
-                written, failure = finish_write(destination, issued, size)
-            except Aborted:
-                issued.settle(destination.unit.give_up)
-                raise
+            views = edges.around([data], front, back)
+            written, failure = write_now(destination, end, views, size)
             if failure is not None:
                 raise failure
         except CopyAborted as error:

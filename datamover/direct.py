@@ -11,10 +11,10 @@ from functools import cache
 from typing import Protocol, runtime_checkable
 
 from serverfree.datamover.buffers import Slabs
-from serverfree.datamover.endpoints import DiskRun, finish_read, finish_write
+from serverfree.datamover.endpoints import DiskRun, read_now, write_now
 from serverfree.datamover.errors import CopyAborted
 from serverfree.datamover.steps import Extents, Progress, Step
-from serverfree.datamover.units import Aborted, CopyUnit, Issued, Role
+from serverfree.datamover.units import Aborted, CopyUnit, Role
 from serverfree.scsi.device import Result
 from serverfree.scsi.sense import Asc
 from serverfree.scsi.status import Status
@@ -199,10 +199,10 @@ class DirectCopy:
         chunk = self._slabs.carve(size, force=True)
         assert chunk is not None
         try:
-            issued = read.read(0, chunk[0])
-            _end(read, issued, lambda: finish_read(read, issued, size))
-            written = write.write(0, [chunk[0]], size)
-            _end(write, written, lambda: _finish_write(write, written, size))
+            read_now(read, 0, chunk[0], Role.SOURCE)
+            _, failure = write_now(write, 0, [chunk[0]], size)
+            if failure is not None:
+                raise failure
         finally:
             self._slabs.release([chunk])
 
@@ -214,17 +214,3 @@ def _went_well(unit: CopyUnit, role: Role, result: Result) -> bool:
     if not unit.may_tell_more(result):
         raise unit.failure(role, result)
     return False
-
-
-def _end(run: DiskRun, issued: Issued, finish: Callable[[], None]) -> None:
-    try:
-        finish()
-    except Aborted:
-        issued.settle(run.unit.give_up)  # the buffer must not change hands before
-        raise
-
-
-def _finish_write(run: DiskRun, issued: Issued, size: int) -> None:
-    failure = finish_write(run, issued, size)[1]
-    if failure is not None:
-        raise failure

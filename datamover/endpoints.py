@@ -4,7 +4,8 @@ A run is cut into commands that each move whole blocks. Whatever a unit answers 
 as data moved or as COPY ABORTED (SPC-4 5.17.7.4).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from struct import Struct
@@ -282,17 +283,6 @@ class Edges:
 NO_EDGES = Edges(memoryview(b""), memoryview(b""))
 
 
-def finish_read(
-    run: Run, issued: Issued, size: int, role: Role = Role.SOURCE, *, alone: bool = True
-) -> None:
-    """Wait for a read. Raises CopyAborted unless all of it came, Aborted.
-
-    `alone` is whether no other command is under way behind it, so that it may be sent again: a tape
-    that was too busy for this one may not have been for those.
-    """
-    check_read(run, issued.wait(again=alone or not run.in_order), size, role)
-
-
 def check_read(run: Run, result: Result | None, size: int, role: Role = Role.SOURCE) -> None:
     """Raise CopyAborted unless a read has brought all that it was to bring."""
     unit = run.unit
@@ -311,7 +301,8 @@ def finish_write(
 ) -> tuple[int, CopyAborted | None]:
     """Wait for a write; return what it has written, and the failure if it was one.
 
-    `alone` as of `finish_read`. Raises Aborted.
+    `alone` is whether no other command is under way behind it, so that it may be sent again: a tape
+    that was too busy for this one may not have been for those. Raises Aborted.
     """
     result = issued.wait(again=alone or not run.in_order)
     if result is not None and result.status is Status.GOOD:
@@ -327,8 +318,24 @@ def read_now(run: DiskRun, offset: int, into: memoryview, role: Role) -> None:
     for at in range(0, len(into), run.piece):
         view = into[at : at + run.piece]
         issued = run.read(offset + at, view)
-        try:
-            finish_read(run, issued, len(view), role)
-        except Aborted:
-            issued.settle(run.unit.give_up)
-            raise
+        with _settled(run, issued):
+            check_read(run, issued.wait(), len(view), role)
+
+
+def write_now(
+    run: DiskRun, offset: int, buffers: Sequence[Buffer], size: int
+) -> tuple[int, CopyAborted | None]:
+    """Write whole blocks of a run, by one command, and wait for it as `finish_write` does."""
+    issued = run.write(offset, buffers, size)
+    with _settled(run, issued):
+        return finish_write(run, issued, size)
+
+
+@contextmanager
+def _settled(run: DiskRun, issued: Issued) -> Iterator[None]:
+    """Where the copy ends meanwhile, have the command end first: its buffers are in use."""
+    try:
+        yield
+    except Aborted:
+        issued.settle(run.unit.give_up)
+        raise

@@ -16,8 +16,8 @@ from serverfree.datamover.endpoints import (
     DISK_WINDOW,
     PIECE,
     check_read,
-    finish_read,
-    finish_write,
+    read_now,
+    write_now,
 )
 from serverfree.datamover.errors import CopyAborted
 from serverfree.datamover.steps import Extents, Progress
@@ -186,7 +186,7 @@ class ExtentCopy:
                 run = self._source.run(lba, blocks)
                 try:
                     if apart:
-                        finish_read(run, run.read(0, view), len(view))
+                        read_now(run, 0, view, Role.SOURCE)
                     else:
                         check_read(run, result, size)
                 except CopyAborted as failure:
@@ -245,7 +245,7 @@ class ExtentCopy:
                 failure = None
                 if not well and apart:
                     run = self._destination.run(lba, blocks)
-                    _, failure = finish_write(run, run.write(0, [view], len(view)), len(view))
+                    _, failure = write_now(run, 0, [view], len(view))
                 elif not well:
                     failure = unit.failure(Role.DESTINATION, result)
                 if failure is not None:
