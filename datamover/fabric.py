@@ -285,14 +285,13 @@ class NetworkFabric:
             for link in self._links(path):
                 # Whether the session still lives, and whether the LUN still is that unit.
                 try:
-                    names = {key_of(one) for one in _designators(link.session, path.lun)}
+                    unit = self._unit_at(link, path.lun, key)
                 except _FAILURES as error:
                     log.info("%s: %s", path.target, error)
                     link.session.close()
                     continue
-                if key in names:
-                    # The least of its names: the same whichever of them was asked for.
-                    return NetworkUnit(self, link, path.lun, min(names))
+                if unit is not None:
+                    return unit
                 self._keep(link)
                 break
         return None
@@ -304,10 +303,16 @@ class NetworkFabric:
         for path in paths:
             if path.target == link.target and link.portal in path.portals and not link.lost:
                 with contextlib.suppress(*_FAILURES):
-                    names = {key_of(one) for one in _designators(link.session, path.lun)}
-                    if key in names:
-                        return NetworkUnit(self, link, path.lun, min(names))
+                    unit = self._unit_at(link, path.lun, key)
+                    if unit is not None:
+                        return unit
         return None
+
+    def _unit_at(self, link: _Link, lun: int, key: Key) -> NetworkUnit | None:
+        """Return the unit with this LUN if that is one of its names. Raises one of _FAILURES."""
+        names = {key_of(one) for one in _designators(link.session, lun)}
+        # The least of its names: the same whichever of them was asked for.
+        return NetworkUnit(self, link, lun, min(names)) if key in names else None
 
     def _links(self, path: Path) -> Iterator[_Link]:
         """Yield idle sessions with the target, then a new one if there can be one."""
