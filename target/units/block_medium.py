@@ -11,8 +11,8 @@ from serverfree.target.units.access import Access
 from serverfree.target.units.base import Row, Table, table_of
 from serverfree.target.units.block_device import BlockDevice
 from serverfree.target.units.command import Command, Lane
+from serverfree.target.units.prevention import prevent_access, prevent_allow_medium_removal
 
-_ALLOW, _PREVENT = 0, 1
 _LONGEST_REASSIGN_LIST = 4 + 8 * 1024
 
 
@@ -69,22 +69,6 @@ def _start_stop_unit(unit: BlockDevice, command: Command) -> None:
 
 def _start_stop_access(cdb: bytes) -> Access:
     return Access.ALWAYS if cdb[4] & 0xF1 == 0x01 else Access.CHANGES
-
-
-def _prevent_allow_medium_removal(unit: BlockDevice, command: Command) -> None:
-    """Remembered for each nexus (5.15)."""
-    cdb = PreventAllowMediumRemoval.unpack(command.cdb)
-    if cdb.prevent not in (_ALLOW, _PREVENT):
-        raise invalid_field_in_cdb(4, 1)
-    if cdb.prevent == _PREVENT:
-        unit.preventing.add(command.nexus)
-    else:
-        unit.preventing.discard(command.nexus)
-
-
-def prevent_access(cdb: bytes) -> Access:
-    """To allow removal is allowed (SPC-4 table 65): it takes back only what this nexus asked."""
-    return Access.CHANGES if cdb[4] & 0x03 else Access.ALWAYS
 
 
 def _is_removable(unit: BlockDevice) -> bool:
@@ -152,7 +136,7 @@ BLOCK_MEDIUM_TABLE: Table = table_of(
     Row(
         "PREVENT ALLOW MEDIUM REMOVAL",
         PreventAllowMediumRemoval.USAGE,
-        _prevent_allow_medium_removal,
+        prevent_allow_medium_removal,
         offered=_is_removable,
         access=prevent_access,
     ),

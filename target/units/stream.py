@@ -82,11 +82,11 @@ from serverfree.target.units import (
 )
 from serverfree.target.units.access import Access
 from serverfree.target.units.base import VENDOR, Row, Table, Unit, merge_tables, table_of
-from serverfree.target.units.block_medium import prevent_access
 from serverfree.target.units.command import Command, Lane, Nexus
 from serverfree.target.units.data_buffer import BUFFER_TABLE, DataBuffer
 from serverfree.target.units.diagnostics import DIAGNOSTIC_TABLE, SelfTests
 from serverfree.target.units.identity import IDENTITY_TABLE, Clock
+from serverfree.target.units.prevention import prevent_access, prevent_allow_medium_removal
 from serverfree.target.units.primary import PRIMARY_TABLE
 from serverfree.target.units.reservation_commands import RESERVATION_TABLE
 from serverfree.target.units.stream_encryption import StreamEncryption
@@ -243,7 +243,7 @@ STREAM_TABLE: Table = table_of(
     Row(
         "PREVENT ALLOW MEDIUM REMOVAL",
         PreventAllowMediumRemoval.USAGE,
-        stream_load.prevent_allow_medium_removal,
+        prevent_allow_medium_removal,
         access=prevent_access,
     ),
 )

@@ -1,4 +1,4 @@
-"""LOAD UNLOAD, PREVENT ALLOW MEDIUM REMOVAL: how a cartridge comes and goes (SSC-4 7.2).
+"""LOAD UNLOAD: how a cartridge comes and goes (SSC-4 7.2).
 
 A cartridge is away, held in the drive with only its memory within reach, or mounted. What SSC
 leaves to the drive is as on HP's and IBM's: the unit attention of a load is for all nexuses but the
@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from serverfree.scsi.cdb.stream import LoadUnload, PreventAllowMediumRemoval
+from serverfree.scsi.cdb.stream import LoadUnload
 from serverfree.scsi.errors import illegal_request, invalid_field_in_cdb
 from serverfree.scsi.sense import Asc
 from serverfree.scsi.tape_vpd import TapeAlert
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from serverfree.target.units.stream import StreamUnit
 
 log = logging.getLogger(__name__)
-
-_ALLOW, _PREVENT = 0, 1
 
 
 def load_unload(unit: StreamUnit, command: Command) -> None:
@@ -140,14 +138,3 @@ def _close(held: Medium) -> None:
         held.cartridge.close()
     except WriteFailed as error:
         raise medium_error(Asc.WRITE_ERROR) from error
-
-
-def prevent_allow_medium_removal(unit: StreamUnit, command: Command) -> None:
-    """PREVENT ALLOW MEDIUM REMOVAL, remembered for each nexus."""
-    cdb = PreventAllowMediumRemoval.unpack(command.cdb)
-    if cdb.prevent not in (_ALLOW, _PREVENT):
-        raise invalid_field_in_cdb(4, 1)
-    if cdb.prevent == _PREVENT:
-        unit.preventing.add(command.nexus)
-    else:
-        unit.preventing.discard(command.nexus)
