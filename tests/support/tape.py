@@ -15,6 +15,8 @@ OVERHEAD = 72  # log bytes of a record beside its payload, as the format has it
 # Where a sync costs nothing, for tests that make hundreds of cartridges; None: the usual place.
 MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
+BLOCKS, FILEMARKS, END_OF_DATA = 0, 1, 3  # what SPACE counts
+
 REWIND = bytes.fromhex("01 00 00 00 00 00")
 UNLOAD = bytes.fromhex("1b 00 00 00 00 00")
 LOAD = bytes.fromhex("1b 00 00 00 01 00")

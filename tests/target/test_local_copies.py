@@ -2,7 +2,7 @@
 
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,23 +32,10 @@ from support.local_pair import (
     Telling,
     Wrap,
     plain,
-    refuse_memory,
 )
 from support.reserving import Member
 
 WRITE_EXCLUSIVE = 1
-
-
-@pytest.fixture
-def pair(tmp_path: Path) -> Iterator[Pair]:
-    made = Pair(tmp_path / "pair")
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def only_direct(monkeypatch: pytest.MonkeyPatch) -> None:
-    refuse_memory(monkeypatch)
 
 
 # ---------------------------------------------------------------------- without memory

@@ -30,21 +30,8 @@ from support.local_pair import (
     MiB,
     Pair,
     Telling,
-    refuse_memory,
 )
 from support.rods import Disk, San, information
-
-
-@pytest.fixture
-def pair(tmp_path: Path) -> Iterator[Pair]:
-    made = Pair(tmp_path / "pair")
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def only_direct(monkeypatch: pytest.MonkeyPatch) -> None:
-    refuse_memory(monkeypatch)
 
 
 def test_an_abort_is_heard_between_two_pieces(tmp_path: Path) -> None:

@@ -17,13 +17,6 @@ from support.tape import (
     space,
     write,
 )
-from support.tape_wire import WAYS, driven
-
-
-@pytest.fixture(params=WAYS)
-def drive(request):
-    with driven(request.param) as drive:
-        yield drive
 
 
 def at(opcode, flags, block, length=0, partition=0):

@@ -3,9 +3,18 @@
 import pytest
 
 from serverfree.target.units.command import Lane
-from support.tape import LOAD, REWIND, UNLOAD, filemarks, locate, make_drive, read, space, write
-
-END_OF_DATA = 3  # what SPACE counts
+from support.tape import (
+    END_OF_DATA,
+    LOAD,
+    REWIND,
+    UNLOAD,
+    filemarks,
+    locate,
+    make_drive,
+    read,
+    space,
+    write,
+)
 
 
 @pytest.fixture

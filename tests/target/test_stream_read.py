@@ -9,30 +9,15 @@ import pytest
 
 from serverfree.scsi.status import Status
 from support.tape import (
+    BLOCKS,
     REWIND,
     invalid_field,
     locate,
-    make_small_drive,
     read,
     sense,
     space,
     write,
 )
-from support.tape_wire import WAYS, driven
-
-BLOCKS = 0  # what SPACE counts
-
-
-@pytest.fixture(params=WAYS)
-def drive(request):
-    with driven(request.param) as drive:
-        yield drive
-
-
-@pytest.fixture(params=WAYS)
-def small(request):
-    with driven(request.param, make_small_drive) as drive:
-        yield drive
 
 
 class TestVariableRead:

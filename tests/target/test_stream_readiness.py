@@ -9,6 +9,7 @@ from serverfree.target.units import stream_load
 from serverfree.target.units.command import Nexus
 from serverfree.target.units.stream import StreamUnit
 from support.tape import (
+    END_OF_DATA,
     LOAD,
     REWIND,
     TEST_UNIT_READY,
@@ -23,8 +24,6 @@ from support.tape import (
     space,
     write,
 )
-
-END_OF_DATA = 3  # what SPACE counts
 
 
 @pytest.fixture

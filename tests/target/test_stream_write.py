@@ -9,32 +9,19 @@ import resource
 import pytest
 
 from support.tape import (
+    BLOCKS,
+    END_OF_DATA,
+    FILEMARKS,
     OVERHEAD,
     REWIND,
     filemarks,
     locate,
     make_drive,
-    make_small_drive,
     read,
     sense,
     space,
     write,
 )
-from support.tape_wire import WAYS, driven
-
-BLOCKS, FILEMARKS, END_OF_DATA = 0, 1, 3  # what SPACE counts
-
-
-@pytest.fixture(params=WAYS)
-def drive(request):
-    with driven(request.param) as drive:
-        yield drive
-
-
-@pytest.fixture(params=WAYS)
-def small(request):
-    with driven(request.param, make_small_drive) as drive:
-        yield drive
 
 
 def set_programmable_zone(drive, megabytes):
